@@ -1,0 +1,807 @@
+/* The install script of today's version; the Makefile copies it to queue--<version>.sql. */
+
+-- complain if the script is sourced in psql instead of CREATE EXTENSION
+\echo Use "CREATE EXTENSION queue" to load this file. \quit
+
+-- Refuses at once, with the line to add, where the library is not preloaded.
+CREATE FUNCTION queue._require_preload() RETURNS void
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue__require_preload';
+COMMENT ON FUNCTION queue._require_preload() IS
+	'internal: refuses to go on unless the library was preloaded';
+
+SELECT queue._require_preload();
+
+COMMENT ON SCHEMA queue IS 'durable job queue: functions to call, and the tables behind them';
+
+/* ---------------------------------------------------------------------
+ * Queues and who may use them
+ * --------------------------------------------------------------------- */
+
+CREATE SEQUENCE queue._queue_id AS integer;
+COMMENT ON SEQUENCE queue._queue_id IS 'internal: numbers of queues, never used twice';
+
+CREATE TABLE queue.queue (
+	queue_id            integer NOT NULL,
+	queue_name          text COLLATE pg_catalog."C" NOT NULL,
+	owner               regrole NOT NULL,
+	paused              boolean NOT NULL,
+	max_attempts        integer NOT NULL,
+	backoff             text NOT NULL,
+	backoff_base        interval NOT NULL,
+	backoff_max         interval NOT NULL,
+	backoff_jitter      real NOT NULL,
+	visibility_timeout  interval NOT NULL,
+	default_priority    integer NOT NULL,
+	aging_interval      interval,
+	keep_completed      interval NOT NULL,
+	keep_failed         interval NOT NULL,
+	log_level           text NOT NULL,
+	created_at          timestamptz NOT NULL,
+	CONSTRAINT queue_pkey PRIMARY KEY (queue_id),
+	CONSTRAINT queue_queue_name_key UNIQUE (queue_name)
+) USING heap;
+COMMENT ON TABLE queue.queue IS 'one row per queue: its owner and every setting; change it with queue.alter_queue()';
+COMMENT ON COLUMN queue.queue.queue_id IS 'number of the queue';
+COMMENT ON COLUMN queue.queue.queue_name IS 'name of the queue, at most 57 bytes';
+COMMENT ON COLUMN queue.queue.owner IS 'role that may do everything with the queue';
+COMMENT ON COLUMN queue.queue.paused IS 'true while nothing may be taken';
+COMMENT ON COLUMN queue.queue.max_attempts IS 'attempts after which a job is failed for good';
+COMMENT ON COLUMN queue.queue.backoff IS 'how the delay before a retry grows: exponential or fixed';
+COMMENT ON COLUMN queue.queue.backoff_base IS 'delay before the first retry';
+COMMENT ON COLUMN queue.queue.backoff_max IS 'longest delay before a retry';
+COMMENT ON COLUMN queue.queue.backoff_jitter IS 'share of the delay that is drawn at random, 0 to 1';
+COMMENT ON COLUMN queue.queue.visibility_timeout IS 'how long a taker holds a job unless it asks otherwise';
+COMMENT ON COLUMN queue.queue.default_priority IS 'priority of a job enqueued without one; lower runs first';
+COMMENT ON COLUMN queue.queue.aging_interval IS 'waiting time that outweighs one step of priority; null: strict priority';
+COMMENT ON COLUMN queue.queue.keep_completed IS 'how long completed jobs are kept; 0: not at all';
+COMMENT ON COLUMN queue.queue.keep_failed IS 'how long failed and cancelled jobs are kept; 0: not at all';
+COMMENT ON COLUMN queue.queue.log_level IS 'what goes into queue.job_log: errors or none';
+COMMENT ON COLUMN queue.queue.created_at IS 'when the queue was created';
+
+CREATE TABLE queue.privilege (
+	queue_id   integer NOT NULL,
+	grantee    regrole NOT NULL,
+	privilege  text COLLATE pg_catalog."C" NOT NULL,
+	CONSTRAINT privilege_pkey PRIMARY KEY (queue_id, grantee, privilege)
+) USING heap;
+COMMENT ON TABLE queue.privilege IS 'who may do what with which queue; change it with queue.grant_queue() and queue.revoke_queue()';
+COMMENT ON COLUMN queue.privilege.queue_id IS 'number of the queue';
+COMMENT ON COLUMN queue.privilege.grantee IS 'role that holds the privilege, and its members with it';
+COMMENT ON COLUMN queue.privilege.privilege IS 'enqueue, dequeue, browse or admin';
+
+/* ---------------------------------------------------------------------
+ * Jobs.  The fixed-width columns come first and are never null: C reads
+ * them through one struct, JobHead in src/job.h.  Keep the two in step.
+ * --------------------------------------------------------------------- */
+
+CREATE SEQUENCE queue._job_id_block MAXVALUE 140737488355327;
+COMMENT ON SEQUENCE queue._job_id_block IS 'internal: blocks of 64 job ids, one block at a time for a backend';
+
+CREATE TABLE queue.job_live (
+	job_id            bigint NOT NULL,
+	order_at          timestamptz NOT NULL,
+	run_at            timestamptz NOT NULL,
+	enqueued_at       timestamptz NOT NULL,
+	taken_at          timestamptz NOT NULL,
+	lease_expires_at  timestamptz NOT NULL,
+	lease_owner       bigint NOT NULL,
+	queue_id          integer NOT NULL,
+	attempt           integer NOT NULL,
+	order_class       smallint NOT NULL,
+	priority          smallint NOT NULL,
+	max_attempts      smallint NOT NULL,
+	state             "char" NOT NULL,
+	worker            text,
+	batch_id          text,
+	source            text,
+	headers           jsonb,
+	options           jsonb,
+	last_error        text,
+	payload           jsonb NOT NULL,
+	CONSTRAINT job_live_pkey PRIMARY KEY (job_id)
+) USING heap WITH (
+	-- half a page for the claim's new row version: claims stay HOT
+	fillfactor = 50,
+	-- the maintenance worker vacuums first; autovacuum stands behind it
+	vacuum_truncate = off,
+	autovacuum_vacuum_scale_factor = 0.1,
+	autovacuum_vacuum_threshold = 20000,
+	autovacuum_vacuum_cost_delay = 0
+);
+CREATE INDEX _job_live_ready ON queue.job_live USING btree (queue_id, order_class, order_at, job_id);
+COMMENT ON INDEX queue.job_live_pkey IS 'internal: a job by its id';
+COMMENT ON INDEX queue._job_live_ready IS 'internal: the order in which jobs are taken; no column of it changes when one is';
+COMMENT ON TABLE queue.job_live IS 'internal: jobs that may run now or are running; read the view queue.job';
+COMMENT ON COLUMN queue.job_live.job_id IS 'number of the job';
+COMMENT ON COLUMN queue.job_live.order_at IS 'order key inside the class: due time, with aging plus priority times aging_interval';
+COMMENT ON COLUMN queue.job_live.run_at IS 'when the job became or becomes due';
+COMMENT ON COLUMN queue.job_live.enqueued_at IS 'when the job was enqueued';
+COMMENT ON COLUMN queue.job_live.taken_at IS 'when the last attempt began; -infinity: never';
+COMMENT ON COLUMN queue.job_live.lease_expires_at IS 'end of the lease of an active job';
+COMMENT ON COLUMN queue.job_live.lease_owner IS 'installation, and session if bound to one, that the lease was given out by';
+COMMENT ON COLUMN queue.job_live.queue_id IS 'number of the queue';
+COMMENT ON COLUMN queue.job_live.attempt IS 'attempts begun so far; it fences off a taker whose lease has gone to another';
+COMMENT ON COLUMN queue.job_live.order_class IS 'class of the order: the priority, or 0 with aging';
+COMMENT ON COLUMN queue.job_live.priority IS 'priority, lower runs first';
+COMMENT ON COLUMN queue.job_live.max_attempts IS 'attempts after which the job is failed for good';
+COMMENT ON COLUMN queue.job_live.state IS 'w waiting, a active';
+COMMENT ON COLUMN queue.job_live.worker IS 'name that the last taker gave';
+COMMENT ON COLUMN queue.job_live.batch_id IS 'batch that the job belongs to';
+COMMENT ON COLUMN queue.job_live.source IS 'tag that the producer gave';
+COMMENT ON COLUMN queue.job_live.headers IS 'headers that the producer gave';
+COMMENT ON COLUMN queue.job_live.options IS 'settings of this job that differ from its queue';
+COMMENT ON COLUMN queue.job_live.last_error IS 'error of the last failed attempt';
+COMMENT ON COLUMN queue.job_live.payload IS 'payload';
+
+CREATE TABLE queue.job_parked (
+	LIKE queue.job_live INCLUDING COMMENTS,
+	CONSTRAINT job_parked_pkey PRIMARY KEY (job_id)
+) USING heap WITH (
+	vacuum_truncate = off,
+	autovacuum_vacuum_scale_factor = 0.05,
+	autovacuum_vacuum_threshold = 20000,
+	autovacuum_vacuum_cost_delay = 0
+);
+CREATE INDEX _job_parked_due ON queue.job_parked USING btree (queue_id, run_at, job_id);
+COMMENT ON INDEX queue.job_parked_pkey IS 'internal: a job by its id';
+COMMENT ON INDEX queue._job_parked_due IS 'internal: the order in which parked jobs become due';
+COMMENT ON TABLE queue.job_parked IS 'internal: jobs that cannot run yet; read the view queue.job';
+COMMENT ON COLUMN queue.job_parked.run_at IS 'when the job becomes due; infinity: when something else lets it';
+COMMENT ON COLUMN queue.job_parked.state IS 'd delayed, b blocked';
+
+/* ---------------------------------------------------------------------
+ * What is over: rings of leaf tables, each emptied by TRUNCATE when all of
+ * it has expired.  Leaf 0 takes what no other leaf may hold.
+ * --------------------------------------------------------------------- */
+
+CREATE TABLE queue._leaf (
+	ring            "char" NOT NULL,
+	leaf            smallint NOT NULL,
+	expires_before  timestamptz,
+	CONSTRAINT _leaf_pkey PRIMARY KEY (ring, leaf)
+) USING heap;
+COMMENT ON TABLE queue._leaf IS 'internal: which leaf tables may hold what expires before which time';
+COMMENT ON COLUMN queue._leaf.ring IS 'a queue.job_archive, l queue.job_log';
+COMMENT ON COLUMN queue._leaf.leaf IS 'number of the leaf table';
+COMMENT ON COLUMN queue._leaf.expires_before IS 'everything in it expires before this time; null: empty and free';
+
+CREATE TABLE queue.job_archive (
+	job_id        bigint NOT NULL,
+	finished_at   timestamptz NOT NULL,
+	expires_at    timestamptz NOT NULL,
+	enqueued_at   timestamptz NOT NULL,
+	run_at        timestamptz NOT NULL,
+	taken_at      timestamptz NOT NULL,
+	queue_id      integer NOT NULL,
+	attempt       integer NOT NULL,
+	priority      smallint NOT NULL,
+	max_attempts  smallint NOT NULL,
+	leaf          smallint NOT NULL,
+	state         "char" NOT NULL,
+	worker        text,
+	batch_id      text,
+	source        text,
+	headers       jsonb,
+	options       jsonb,
+	error         text,
+	result        jsonb,
+	payload       jsonb NOT NULL
+) PARTITION BY LIST (leaf);
+CREATE INDEX _job_archive_id ON queue.job_archive USING btree (job_id);
+CREATE INDEX _job_archive_state ON queue.job_archive USING btree (queue_id, state, finished_at);
+COMMENT ON INDEX queue._job_archive_id IS 'internal: a finished job by its id';
+COMMENT ON INDEX queue._job_archive_state IS 'internal: finished jobs of a queue by state and time';
+COMMENT ON TABLE queue.job_archive IS 'finished jobs, while their retention lasts';
+COMMENT ON COLUMN queue.job_archive.job_id IS 'number of the job';
+COMMENT ON COLUMN queue.job_archive.finished_at IS 'when the job was completed, failed for good or cancelled';
+COMMENT ON COLUMN queue.job_archive.expires_at IS 'when its retention ends; removed some time after that';
+COMMENT ON COLUMN queue.job_archive.enqueued_at IS 'when the job was enqueued';
+COMMENT ON COLUMN queue.job_archive.run_at IS 'when the job was last due';
+COMMENT ON COLUMN queue.job_archive.taken_at IS 'when the last attempt began; -infinity: never';
+COMMENT ON COLUMN queue.job_archive.queue_id IS 'number of the queue';
+COMMENT ON COLUMN queue.job_archive.attempt IS 'attempts begun';
+COMMENT ON COLUMN queue.job_archive.priority IS 'priority';
+COMMENT ON COLUMN queue.job_archive.max_attempts IS 'attempts it was allowed';
+COMMENT ON COLUMN queue.job_archive.leaf IS 'leaf table the row is in';
+COMMENT ON COLUMN queue.job_archive.state IS 'c completed, f failed, x cancelled';
+COMMENT ON COLUMN queue.job_archive.worker IS 'name that the last taker gave';
+COMMENT ON COLUMN queue.job_archive.batch_id IS 'batch that the job belonged to';
+COMMENT ON COLUMN queue.job_archive.source IS 'tag that the producer gave';
+COMMENT ON COLUMN queue.job_archive.headers IS 'headers that the producer gave';
+COMMENT ON COLUMN queue.job_archive.options IS 'settings of this job that differed from its queue';
+COMMENT ON COLUMN queue.job_archive.error IS 'error of the last failed attempt';
+COMMENT ON COLUMN queue.job_archive.result IS 'result that queue.complete() was given';
+COMMENT ON COLUMN queue.job_archive.payload IS 'payload';
+
+CREATE TABLE queue._archive_00 PARTITION OF queue.job_archive FOR VALUES IN (0) USING heap;
+CREATE TABLE queue._archive_01 PARTITION OF queue.job_archive FOR VALUES IN (1) USING heap;
+CREATE TABLE queue._archive_02 PARTITION OF queue.job_archive FOR VALUES IN (2) USING heap;
+CREATE TABLE queue._archive_03 PARTITION OF queue.job_archive FOR VALUES IN (3) USING heap;
+CREATE TABLE queue._archive_04 PARTITION OF queue.job_archive FOR VALUES IN (4) USING heap;
+CREATE TABLE queue._archive_05 PARTITION OF queue.job_archive FOR VALUES IN (5) USING heap;
+CREATE TABLE queue._archive_06 PARTITION OF queue.job_archive FOR VALUES IN (6) USING heap;
+CREATE TABLE queue._archive_07 PARTITION OF queue.job_archive FOR VALUES IN (7) USING heap;
+CREATE TABLE queue._archive_08 PARTITION OF queue.job_archive FOR VALUES IN (8) USING heap;
+CREATE TABLE queue._archive_09 PARTITION OF queue.job_archive FOR VALUES IN (9) USING heap;
+CREATE TABLE queue._archive_10 PARTITION OF queue.job_archive FOR VALUES IN (10) USING heap;
+CREATE TABLE queue._archive_11 PARTITION OF queue.job_archive FOR VALUES IN (11) USING heap;
+CREATE TABLE queue._archive_12 PARTITION OF queue.job_archive FOR VALUES IN (12) USING heap;
+CREATE TABLE queue._archive_13 PARTITION OF queue.job_archive FOR VALUES IN (13) USING heap;
+CREATE TABLE queue._archive_14 PARTITION OF queue.job_archive FOR VALUES IN (14) USING heap;
+CREATE TABLE queue._archive_15 PARTITION OF queue.job_archive FOR VALUES IN (15) USING heap;
+
+CREATE TABLE queue.job_log (
+	at        timestamptz NOT NULL,
+	job_id    bigint NOT NULL,
+	queue_id  integer NOT NULL,
+	attempt   integer NOT NULL,
+	leaf      smallint NOT NULL,
+	event     text NOT NULL,
+	worker    text,
+	message   text,
+	error     text
+) PARTITION BY LIST (leaf);
+CREATE INDEX _job_log_id ON queue.job_log USING btree (job_id);
+COMMENT ON INDEX queue._job_log_id IS 'internal: what happened to a job';
+COMMENT ON TABLE queue.job_log IS 'what happened to jobs: one row for every failed or stalled attempt';
+COMMENT ON COLUMN queue.job_log.at IS 'when it happened';
+COMMENT ON COLUMN queue.job_log.job_id IS 'number of the job';
+COMMENT ON COLUMN queue.job_log.queue_id IS 'number of the queue';
+COMMENT ON COLUMN queue.job_log.attempt IS 'the attempt it concerns';
+COMMENT ON COLUMN queue.job_log.leaf IS 'leaf table the row is in';
+COMMENT ON COLUMN queue.job_log.event IS 'retried, failed or stalled';
+COMMENT ON COLUMN queue.job_log.worker IS 'name that the taker gave';
+COMMENT ON COLUMN queue.job_log.message IS 'what became of the job';
+COMMENT ON COLUMN queue.job_log.error IS 'error of the attempt';
+
+CREATE TABLE queue._log_00 PARTITION OF queue.job_log FOR VALUES IN (0) USING heap;
+CREATE TABLE queue._log_01 PARTITION OF queue.job_log FOR VALUES IN (1) USING heap;
+CREATE TABLE queue._log_02 PARTITION OF queue.job_log FOR VALUES IN (2) USING heap;
+CREATE TABLE queue._log_03 PARTITION OF queue.job_log FOR VALUES IN (3) USING heap;
+CREATE TABLE queue._log_04 PARTITION OF queue.job_log FOR VALUES IN (4) USING heap;
+CREATE TABLE queue._log_05 PARTITION OF queue.job_log FOR VALUES IN (5) USING heap;
+CREATE TABLE queue._log_06 PARTITION OF queue.job_log FOR VALUES IN (6) USING heap;
+CREATE TABLE queue._log_07 PARTITION OF queue.job_log FOR VALUES IN (7) USING heap;
+
+CREATE TABLE queue._archive_count (
+	leaf       smallint NOT NULL,
+	queue_id   integer NOT NULL,
+	completed  bigint NOT NULL,
+	failed     bigint NOT NULL,
+	cancelled  bigint NOT NULL
+) USING heap;
+COMMENT ON TABLE queue._archive_count IS 'internal: changes of how many finished jobs each leaf keeps, append-only, folded by the maintenance worker';
+COMMENT ON COLUMN queue._archive_count.leaf IS 'number of the leaf table';
+COMMENT ON COLUMN queue._archive_count.queue_id IS 'number of the queue';
+COMMENT ON COLUMN queue._archive_count.completed IS 'completed jobs added, less those removed';
+COMMENT ON COLUMN queue._archive_count.failed IS 'failed jobs added, less those removed';
+COMMENT ON COLUMN queue._archive_count.cancelled IS 'cancelled jobs added, less those removed';
+
+CREATE TABLE queue._prepared (
+	xid              bigint NOT NULL,
+	queue_id         integer NOT NULL,
+	order_class      integer NOT NULL,
+	commit_order_at  timestamptz NOT NULL,
+	commit_job_id    bigint NOT NULL,
+	abort_order_at   timestamptz NOT NULL,
+	abort_job_id     bigint NOT NULL,
+	waiting          bigint NOT NULL,
+	delayed          bigint NOT NULL,
+	blocked          bigint NOT NULL,
+	active           bigint NOT NULL,
+	completed        bigint NOT NULL,
+	failed           bigint NOT NULL,
+	cancelled        bigint NOT NULL
+) USING heap;
+COMMENT ON TABLE queue._prepared IS 'internal: what a prepared transaction will have to tell shared memory when it ends';
+COMMENT ON COLUMN queue._prepared.xid IS 'the prepared transaction';
+COMMENT ON COLUMN queue._prepared.queue_id IS 'number of the queue';
+COMMENT ON COLUMN queue._prepared.order_class IS 'class whose hint is concerned; 40000: parked jobs, 50000: none';
+COMMENT ON COLUMN queue._prepared.commit_order_at IS 'least key that becomes claimable by its commit';
+COMMENT ON COLUMN queue._prepared.commit_job_id IS 'second part of that key';
+COMMENT ON COLUMN queue._prepared.abort_order_at IS 'least key that becomes claimable by its rollback';
+COMMENT ON COLUMN queue._prepared.abort_job_id IS 'second part of that key';
+COMMENT ON COLUMN queue._prepared.waiting IS 'change of the number of waiting jobs';
+COMMENT ON COLUMN queue._prepared.delayed IS 'change of the number of delayed jobs';
+COMMENT ON COLUMN queue._prepared.blocked IS 'change of the number of blocked jobs';
+COMMENT ON COLUMN queue._prepared.active IS 'change of the number of active jobs';
+COMMENT ON COLUMN queue._prepared.completed IS 'change of the number of completed jobs';
+COMMENT ON COLUMN queue._prepared.failed IS 'change of the number of failed jobs';
+COMMENT ON COLUMN queue._prepared.cancelled IS 'change of the number of cancelled jobs';
+
+/* ---------------------------------------------------------------------
+ * Administration
+ * --------------------------------------------------------------------- */
+
+CREATE FUNCTION queue.create_queue(
+	queue_name text,
+	max_attempts int = 3,
+	backoff text = 'exponential',
+	backoff_base interval = '2s',
+	backoff_max interval = '1h',
+	backoff_jitter real = 0.1,
+	visibility_timeout interval = '30s',
+	default_priority int = 5,
+	aging_interval interval = null,
+	keep_completed interval = '7d',
+	keep_failed interval = '7d',
+	log_level text = 'errors'
+) RETURNS void
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_create_queue';
+COMMENT ON FUNCTION queue.create_queue IS
+	'creates a queue with the given settings; the caller owns it';
+
+CREATE FUNCTION queue.alter_queue(
+	queue_name text,
+	max_attempts int = null,
+	backoff text = null,
+	backoff_base interval = null,
+	backoff_max interval = null,
+	backoff_jitter real = null,
+	visibility_timeout interval = null,
+	default_priority int = null,
+	aging_interval interval = null,
+	keep_completed interval = null,
+	keep_failed interval = null,
+	log_level text = null,
+	owner regrole = null
+) RETURNS void
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_alter_queue';
+COMMENT ON FUNCTION queue.alter_queue IS
+	'changes the settings that are given, of one queue, for jobs settled or enqueued from now on';
+
+CREATE FUNCTION queue.reset_queue_setting(queue_name text, setting text) RETURNS void
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_reset_queue_setting';
+COMMENT ON FUNCTION queue.reset_queue_setting IS
+	'sets one setting of a queue back to its default';
+
+CREATE FUNCTION queue.drop_queue(queue_name text, cascade boolean = false) RETURNS void
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_drop_queue';
+COMMENT ON FUNCTION queue.drop_queue IS
+	'drops a queue; refuses while it has unfinished jobs, unless cascade drops them too';
+
+CREATE FUNCTION queue.pause_queue(queue_name text = null) RETURNS void
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_pause_queue';
+COMMENT ON FUNCTION queue.pause_queue IS
+	'lets nothing more be taken from a queue, or from all that the caller administers';
+
+CREATE FUNCTION queue.resume_queue(queue_name text = null) RETURNS void
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_resume_queue';
+COMMENT ON FUNCTION queue.resume_queue IS
+	'ends the pause of a queue, or of all that the caller administers';
+
+CREATE FUNCTION queue.purge_queue(queue_name text) RETURNS bigint
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_purge_queue';
+COMMENT ON FUNCTION queue.purge_queue IS
+	'removes every job of a queue that is not running or finished; returns how many';
+
+CREATE FUNCTION queue.grant_queue(queue_name text, role regrole, privileges text) RETURNS void
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_grant_queue';
+COMMENT ON FUNCTION queue.grant_queue IS
+	'grants a role privileges on a queue: a list of enqueue, dequeue, browse, admin';
+
+CREATE FUNCTION queue.revoke_queue(queue_name text, role regrole, privileges text) RETURNS void
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_revoke_queue';
+COMMENT ON FUNCTION queue.revoke_queue IS
+	'takes privileges on a queue from a role: a list of enqueue, dequeue, browse, admin';
+
+/* ---------------------------------------------------------------------
+ * Producing
+ * --------------------------------------------------------------------- */
+
+CREATE FUNCTION queue.enqueue(
+	queue_name text,
+	payload jsonb,
+	priority int = null,
+	delay interval = null,
+	run_at timestamptz = null,
+	max_attempts int = null,
+	batch_id text = null,
+	source text = null,
+	headers jsonb = null,
+	options jsonb = null
+) RETURNS bigint
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_enqueue';
+COMMENT ON FUNCTION queue.enqueue IS
+	'enqueues one job, as part of the caller''s transaction; returns its id';
+
+CREATE FUNCTION queue.enqueue_batch(
+	queue_name text,
+	payloads jsonb[],
+	priority int = null,
+	delay interval = null,
+	run_at timestamptz = null,
+	max_attempts int = null,
+	batch_id text = null,
+	source text = null,
+	headers jsonb = null,
+	options jsonb = null
+) RETURNS SETOF bigint
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 1000
+AS 'MODULE_PATHNAME', 'queue_enqueue_batch';
+COMMENT ON FUNCTION queue.enqueue_batch IS
+	'enqueues one job per payload, all or none; returns their ids in the order of the payloads';
+
+/* ---------------------------------------------------------------------
+ * Consuming
+ * --------------------------------------------------------------------- */
+
+CREATE FUNCTION queue.dequeue_batch(
+	queue_name text,
+	batch_size int = 1,
+	visibility_timeout interval = null,
+	worker text = null
+) RETURNS TABLE (
+	job_id bigint,
+	payload jsonb,
+	priority int,
+	attempt int,
+	max_attempts int,
+	enqueued_at timestamptz,
+	lease_expires_at timestamptz,
+	batch_id text,
+	group_key text,
+	source text,
+	headers jsonb
+)
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 100
+AS 'MODULE_PATHNAME', 'queue_dequeue_batch';
+COMMENT ON FUNCTION queue.dequeue_batch IS
+	'takes up to batch_size jobs in order of priority and age, and holds them for the visibility timeout';
+
+CREATE FUNCTION queue.complete(job_id bigint, result jsonb = null, attempt int = null) RETURNS boolean
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_complete';
+COMMENT ON FUNCTION queue.complete IS
+	'completes a job that is held; false if it is not held, or not by this attempt';
+
+CREATE FUNCTION queue.complete_many(job_ids bigint[], attempts int[] = null) RETURNS bigint
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_complete_many';
+COMMENT ON FUNCTION queue.complete_many IS
+	'completes the jobs that are held; returns how many were';
+
+CREATE FUNCTION queue.complete_and_dequeue(
+	job_ids bigint[],
+	queue_name text,
+	batch_size int = 1,
+	visibility_timeout interval = null,
+	worker text = null,
+	attempts int[] = null
+) RETURNS TABLE (
+	job_id bigint,
+	payload jsonb,
+	priority int,
+	attempt int,
+	max_attempts int,
+	enqueued_at timestamptz,
+	lease_expires_at timestamptz,
+	batch_id text,
+	group_key text,
+	source text,
+	headers jsonb
+)
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 100
+AS 'MODULE_PATHNAME', 'queue_complete_and_dequeue';
+COMMENT ON FUNCTION queue.complete_and_dequeue IS
+	'completes the last jobs and takes the next ones in one call';
+
+CREATE FUNCTION queue.fail(
+	job_id bigint,
+	error text = null,
+	retry boolean = true,
+	retry_in interval = null,
+	attempt int = null
+) RETURNS text
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_fail';
+COMMENT ON FUNCTION queue.fail IS
+	'ends an attempt with an error; returns the new state: waiting, delayed or failed; null if the job is not held';
+
+CREATE FUNCTION queue.fail_many(job_ids bigint[], error text = null, attempts int[] = null) RETURNS bigint
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_fail_many';
+COMMENT ON FUNCTION queue.fail_many IS
+	'ends the attempts of the jobs that are held with an error; returns how many were';
+
+CREATE FUNCTION queue.extend(job_id bigint, visibility_timeout interval, attempt int = null) RETURNS timestamptz
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_extend';
+COMMENT ON FUNCTION queue.extend IS
+	'holds a job for that long from now; returns the end of the lease, null if the job is not held';
+
+CREATE FUNCTION queue.release(job_id bigint, delay interval = '0', attempt int = null) RETURNS boolean
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_release';
+COMMENT ON FUNCTION queue.release IS
+	'gives a job back unprocessed, at once or after a delay, and spends no attempt; false if it is not held';
+
+CREATE FUNCTION queue.cancel(job_id bigint) RETURNS boolean
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_cancel';
+COMMENT ON FUNCTION queue.cancel IS
+	'cancels a job that is not finished, taken or not; false if there is none';
+
+/* ---------------------------------------------------------------------
+ * Failed jobs, status, operation
+ * --------------------------------------------------------------------- */
+
+CREATE FUNCTION queue.requeue_failed(
+	queue_name text = null,
+	max_jobs bigint = null,
+	batch_id text = null,
+	error_pattern text = null,
+	older_than interval = null
+) RETURNS bigint
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_requeue_failed';
+COMMENT ON FUNCTION queue.requeue_failed IS
+	'gives failed jobs fresh attempts, oldest failure first; returns how many';
+
+CREATE FUNCTION queue.retry_job(job_id bigint) RETURNS boolean
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_retry_job';
+COMMENT ON FUNCTION queue.retry_job IS
+	'gives one failed or cancelled job fresh attempts; false if there is none';
+
+CREATE FUNCTION queue.clean(
+	queue_name text = null,
+	older_than interval = null,
+	state text = null
+) RETURNS bigint
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_clean';
+COMMENT ON FUNCTION queue.clean IS
+	'removes finished jobs older than that (null: whose retention has ended); returns how many';
+
+CREATE FUNCTION queue.job_status(job_id bigint) RETURNS TABLE (
+	job_id bigint,
+	queue_name text,
+	state text,
+	result jsonb,
+	error text,
+	attempt int,
+	max_attempts int,
+	priority int,
+	worker text,
+	batch_id text,
+	source text,
+	headers jsonb,
+	payload jsonb,
+	enqueued_at timestamptz,
+	run_at timestamptz,
+	taken_at timestamptz,
+	lease_expires_at timestamptz,
+	finished_at timestamptz,
+	expires_at timestamptz
+)
+LANGUAGE c STABLE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 1
+AS 'MODULE_PATHNAME', 'queue_job_status';
+COMMENT ON FUNCTION queue.job_status IS
+	'tells everything about one job; no row if there is none that the caller may browse';
+
+CREATE FUNCTION queue.list_jobs(queue_name text, state text = null, max_jobs int = 100) RETURNS TABLE (
+	job_id bigint,
+	queue_name text,
+	state text,
+	result jsonb,
+	error text,
+	attempt int,
+	max_attempts int,
+	priority int,
+	worker text,
+	batch_id text,
+	source text,
+	headers jsonb,
+	payload jsonb,
+	enqueued_at timestamptz,
+	run_at timestamptz,
+	taken_at timestamptz,
+	lease_expires_at timestamptz,
+	finished_at timestamptz,
+	expires_at timestamptz
+)
+LANGUAGE c STABLE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 100
+AS 'MODULE_PATHNAME', 'queue_list_jobs';
+COMMENT ON FUNCTION queue.list_jobs IS
+	'lists jobs of a queue, of one state or all: unfinished ones in their order, finished ones newest first';
+
+CREATE FUNCTION queue.queue_stats(queue_name text = null) RETURNS TABLE (
+	queue_name text,
+	waiting bigint,
+	delayed bigint,
+	blocked bigint,
+	active bigint,
+	completed bigint,
+	failed bigint,
+	cancelled bigint,
+	total bigint,
+	oldest_waiting_age interval,
+	paused boolean
+)
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 10
+AS 'MODULE_PATHNAME', 'queue_queue_stats';
+COMMENT ON FUNCTION queue.queue_stats IS
+	'counts the jobs of a queue, or of all that the caller may browse, by state; does not read the jobs';
+
+CREATE FUNCTION queue.maintain() RETURNS TABLE (step text, items bigint)
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 5
+AS 'MODULE_PATHNAME', 'queue_maintain';
+COMMENT ON FUNCTION queue.maintain IS
+	'does once what the maintenance worker does all the time: due jobs, ended leases, retention';
+
+/* ---------------------------------------------------------------------
+ * Internal functions
+ * --------------------------------------------------------------------- */
+
+CREATE FUNCTION queue._may(queue_id int, privilege text) RETURNS boolean
+LANGUAGE c STABLE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue__may';
+COMMENT ON FUNCTION queue._may IS
+	'internal: has the current user this privilege on the queue?';
+
+CREATE FUNCTION queue._state(state "char", lease_owner bigint) RETURNS text
+LANGUAGE c STABLE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue__state';
+COMMENT ON FUNCTION queue._state IS
+	'internal: the state of a job in words; a lease from before a restore does not count';
+
+CREATE FUNCTION queue._dml_trigger() RETURNS trigger
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue__dml_trigger';
+COMMENT ON FUNCTION queue._dml_trigger IS
+	'internal: tells shared memory that a superuser or a restore has changed a table of the queue by SQL';
+
+CREATE FUNCTION queue._hints() RETURNS TABLE (
+	queue_id int,
+	order_class int,
+	hint_order_at timestamptz,
+	hint_job_id bigint,
+	floor_order_at timestamptz,
+	floor_job_id bigint,
+	least_expiry timestamptz,
+	generation bigint,
+	looks int
+)
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 10
+AS 'MODULE_PATHNAME', 'queue__hints';
+COMMENT ON FUNCTION queue._hints IS
+	'internal: the hints of this database as they stand in shared memory';
+
+CREATE FUNCTION queue._announce() RETURNS void
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue__announce';
+COMMENT ON FUNCTION queue._announce IS
+	'internal: tells the launcher, at commit, that this database has the extension';
+
+CREATE TRIGGER _dml AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON queue.job_live
+	FOR EACH STATEMENT EXECUTE FUNCTION queue._dml_trigger();
+ALTER TABLE queue.job_live ENABLE ALWAYS TRIGGER _dml;
+CREATE TRIGGER _dml AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON queue.job_parked
+	FOR EACH STATEMENT EXECUTE FUNCTION queue._dml_trigger();
+ALTER TABLE queue.job_parked ENABLE ALWAYS TRIGGER _dml;
+CREATE TRIGGER _dml AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON queue._archive_count
+	FOR EACH STATEMENT EXECUTE FUNCTION queue._dml_trigger();
+ALTER TABLE queue._archive_count ENABLE ALWAYS TRIGGER _dml;
+CREATE TRIGGER _dml AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON queue.queue
+	FOR EACH STATEMENT EXECUTE FUNCTION queue._dml_trigger();
+ALTER TABLE queue.queue ENABLE ALWAYS TRIGGER _dml;
+CREATE TRIGGER _dml AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON queue.privilege
+	FOR EACH STATEMENT EXECUTE FUNCTION queue._dml_trigger();
+ALTER TABLE queue.privilege ENABLE ALWAYS TRIGGER _dml;
+CREATE TRIGGER _dml AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON queue._leaf
+	FOR EACH STATEMENT EXECUTE FUNCTION queue._dml_trigger();
+ALTER TABLE queue._leaf ENABLE ALWAYS TRIGGER _dml;
+
+/* ---------------------------------------------------------------------
+ * What people read
+ * --------------------------------------------------------------------- */
+
+CREATE VIEW queue.job WITH (security_barrier = true) AS
+SELECT
+	j.job_id,
+	q.queue_name,
+	queue._state(j.state, j.lease_owner) AS state,
+	j.priority,
+	j.run_at,
+	j.attempt,
+	j.max_attempts,
+	pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) j.enqueued_at AS age,
+	j.enqueued_at,
+	CASE WHEN j.attempt OPERATOR(pg_catalog.>) 0 THEN j.taken_at END AS taken_at,
+	CASE WHEN j.state OPERATOR(pg_catalog.=) 'a' THEN j.lease_expires_at END AS lease_expires_at,
+	j.worker,
+	j.batch_id,
+	j.source,
+	j.headers,
+	j.options,
+	j.last_error,
+	j.payload
+FROM (SELECT * FROM queue.job_live UNION ALL SELECT * FROM queue.job_parked) AS j
+	JOIN queue.queue AS q ON q.queue_id OPERATOR(pg_catalog.=) j.queue_id
+WHERE queue._may(j.queue_id, 'browse');
+COMMENT ON VIEW queue.job IS 'every unfinished job that the reader may browse';
+COMMENT ON COLUMN queue.job.job_id IS 'number of the job';
+COMMENT ON COLUMN queue.job.queue_name IS 'name of its queue';
+COMMENT ON COLUMN queue.job.state IS 'waiting, delayed, blocked or active';
+COMMENT ON COLUMN queue.job.priority IS 'priority, lower runs first';
+COMMENT ON COLUMN queue.job.run_at IS 'when the job became or becomes due';
+COMMENT ON COLUMN queue.job.attempt IS 'attempts begun so far';
+COMMENT ON COLUMN queue.job.max_attempts IS 'attempts after which it is failed for good';
+COMMENT ON COLUMN queue.job.age IS 'time since it was enqueued';
+COMMENT ON COLUMN queue.job.enqueued_at IS 'when it was enqueued';
+COMMENT ON COLUMN queue.job.taken_at IS 'when the last attempt began';
+COMMENT ON COLUMN queue.job.lease_expires_at IS 'end of the lease of an active job';
+COMMENT ON COLUMN queue.job.worker IS 'name that the last taker gave';
+COMMENT ON COLUMN queue.job.batch_id IS 'batch that the job belongs to';
+COMMENT ON COLUMN queue.job.source IS 'tag that the producer gave';
+COMMENT ON COLUMN queue.job.headers IS 'headers that the producer gave';
+COMMENT ON COLUMN queue.job.options IS 'settings of this job that differ from its queue';
+COMMENT ON COLUMN queue.job.last_error IS 'error of the last failed attempt';
+COMMENT ON COLUMN queue.job.payload IS 'payload';
+
+/* ---------------------------------------------------------------------
+ * Privileges, row security, what a dump carries
+ * --------------------------------------------------------------------- */
+
+REVOKE ALL ON SCHEMA queue FROM PUBLIC;
+REVOKE ALL ON ALL TABLES IN SCHEMA queue FROM PUBLIC;
+REVOKE ALL ON ALL SEQUENCES IN SCHEMA queue FROM PUBLIC;
+REVOKE ALL ON ALL ROUTINES IN SCHEMA queue FROM PUBLIC;
+
+ALTER TABLE queue.queue ENABLE ROW LEVEL SECURITY;
+CREATE POLICY browse ON queue.queue FOR SELECT USING (queue._may(queue_id, 'browse'));
+ALTER TABLE queue.privilege ENABLE ROW LEVEL SECURITY;
+CREATE POLICY browse ON queue.privilege FOR SELECT USING (queue._may(queue_id, 'browse'));
+ALTER TABLE queue.job_archive ENABLE ROW LEVEL SECURITY;
+CREATE POLICY browse ON queue.job_archive FOR SELECT USING (queue._may(queue_id, 'browse'));
+ALTER TABLE queue.job_log ENABLE ROW LEVEL SECURITY;
+CREATE POLICY browse ON queue.job_log FOR SELECT USING (queue._may(queue_id, 'browse'));
+
+SELECT pg_catalog.pg_extension_config_dump('queue._queue_id', '');
+SELECT pg_catalog.pg_extension_config_dump('queue._job_id_block', '');
+SELECT pg_catalog.pg_extension_config_dump('queue.queue', '');
+-- a dropped role would come back as a bare number, which may be somebody else's there
+SELECT pg_catalog.pg_extension_config_dump('queue.privilege',
+	'WHERE EXISTS (SELECT FROM pg_catalog.pg_roles AS r WHERE r.oid OPERATOR(pg_catalog.=) grantee)');
+SELECT pg_catalog.pg_extension_config_dump('queue.job_live', '');
+SELECT pg_catalog.pg_extension_config_dump('queue.job_parked', '');
+SELECT pg_catalog.pg_extension_config_dump('queue._archive_count', '');
+SELECT pg_catalog.pg_extension_config_dump('queue._leaf', '');
+SELECT pg_catalog.pg_extension_config_dump('queue._archive_00', '');
+SELECT pg_catalog.pg_extension_config_dump('queue._archive_01', '');
+SELECT pg_catalog.pg_extension_config_dump('queue._archive_02', '');
+SELECT pg_catalog.pg_extension_config_dump('queue._archive_03', '');
+SELECT pg_catalog.pg_extension_config_dump('queue._archive_04', '');
+SELECT pg_catalog.pg_extension_config_dump('queue._archive_05', '');
+SELECT pg_catalog.pg_extension_config_dump('queue._archive_06', '');
+SELECT pg_catalog.pg_extension_config_dump('queue._archive_07', '');
+SELECT pg_catalog.pg_extension_config_dump('queue._archive_08', '');
+SELECT pg_catalog.pg_extension_config_dump('queue._archive_09', '');
+SELECT pg_catalog.pg_extension_config_dump('queue._archive_10', '');
+SELECT pg_catalog.pg_extension_config_dump('queue._archive_11', '');
+SELECT pg_catalog.pg_extension_config_dump('queue._archive_12', '');
+SELECT pg_catalog.pg_extension_config_dump('queue._archive_13', '');
+SELECT pg_catalog.pg_extension_config_dump('queue._archive_14', '');
+SELECT pg_catalog.pg_extension_config_dump('queue._archive_15', '');
+SELECT pg_catalog.pg_extension_config_dump('queue._log_00', '');
+SELECT pg_catalog.pg_extension_config_dump('queue._log_01', '');
+SELECT pg_catalog.pg_extension_config_dump('queue._log_02', '');
+SELECT pg_catalog.pg_extension_config_dump('queue._log_03', '');
+SELECT pg_catalog.pg_extension_config_dump('queue._log_04', '');
+SELECT pg_catalog.pg_extension_config_dump('queue._log_05', '');
+SELECT pg_catalog.pg_extension_config_dump('queue._log_06', '');
+SELECT pg_catalog.pg_extension_config_dump('queue._log_07', '');
+
+SELECT queue._announce();

@@ -1,0 +1,644 @@
+/*-------------------------------------------------------------------------
+ *
+ * admin.c
+ *		Queues: create, alter, drop, pause, and who may use them.
+ *
+ * All of it is SQL on queue.queue and queue.privilege, as the owner of the
+ * extension, after the caller's right to it has been checked.  Every change
+ * ends with an invalidation, so that other sessions read the settings anew.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/regproc.h"
+
+#include "compat.h"
+#include "internal.h"
+#include "operate.h"
+#include "ring.h"
+
+QUEUE_FUNCTION(queue_create_queue);
+QUEUE_FUNCTION(queue_alter_queue);
+QUEUE_FUNCTION(queue_reset_queue_setting);
+QUEUE_FUNCTION(queue_drop_queue);
+QUEUE_FUNCTION(queue_pause_queue);
+QUEUE_FUNCTION(queue_resume_queue);
+QUEUE_FUNCTION(queue_grant_queue);
+QUEUE_FUNCTION(queue_revoke_queue);
+
+/* the settings, in the order of the arguments of create_queue() */
+typedef enum Setting
+{
+	SET_MAX_ATTEMPTS, SET_BACKOFF, SET_BACKOFF_BASE, SET_BACKOFF_MAX,
+	SET_BACKOFF_JITTER, SET_VISIBILITY_TIMEOUT, SET_DEFAULT_PRIORITY,
+	SET_AGING_INTERVAL, SET_KEEP_COMPLETED, SET_KEEP_FAILED, SET_LOG_LEVEL
+} Setting;
+#define NUM_SETTINGS	(SET_LOG_LEVEL + 1)
+
+static const struct
+{
+	const char *name;
+	Oid			type;
+	bool		nullable;
+	const char *reset;			/* its default, as in the SQL signature */
+}			settings_info[NUM_SETTINGS] = {
+	[SET_MAX_ATTEMPTS] = {"max_attempts", INT4OID, false, "3"},
+	[SET_BACKOFF] = {"backoff", TEXTOID, false, "'exponential'"},
+	[SET_BACKOFF_BASE] = {"backoff_base", INTERVALOID, false, "'2s'::interval"},
+	[SET_BACKOFF_MAX] = {"backoff_max", INTERVALOID, false, "'1h'::interval"},
+	[SET_BACKOFF_JITTER] = {"backoff_jitter", FLOAT4OID, false, "0.1"},
+	[SET_VISIBILITY_TIMEOUT] = {"visibility_timeout", INTERVALOID, false, "'30s'::interval"},
+	[SET_DEFAULT_PRIORITY] = {"default_priority", INT4OID, false, "5"},
+	[SET_AGING_INTERVAL] = {"aging_interval", INTERVALOID, true, "NULL"},
+	[SET_KEEP_COMPLETED] = {"keep_completed", INTERVALOID, false, "'7d'::interval"},
+	[SET_KEEP_FAILED] = {"keep_failed", INTERVALOID, false, "'7d'::interval"},
+	[SET_LOG_LEVEL] = {"log_level", TEXTOID, false, "'errors'"},
+};
+
+/* functions that a role must be able to call for a privilege to be of use */
+static const char *const enqueue_functions = "queue.enqueue, queue.enqueue_batch, queue.cancel";
+static const char *const dequeue_functions = "queue.dequeue_batch, queue.complete, queue.complete_many,"
+" queue.complete_and_dequeue, queue.fail, queue.fail_many, queue.extend, queue.release";
+static const char *const browse_functions = "queue.job_status, queue.list_jobs, queue.queue_stats,"
+" queue._may, queue._state";
+static const char *const admin_functions = "queue.alter_queue, queue.reset_queue_setting,"
+" queue.drop_queue, queue.pause_queue, queue.resume_queue, queue.purge_queue, queue.grant_queue,"
+" queue.revoke_queue, queue.requeue_failed, queue.retry_job, queue.clean";
+static const char *const browse_tables = "queue.job, queue.queue, queue.privilege,"
+" queue.job_archive, queue.job_log";
+
+static void
+check_int(const char *name, int value, int least, int most)
+{
+	if (value < least || value > most)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must be between %d and %d", name, least, most),
+				 errdetail("It is %d.", value)));
+}
+
+static void
+check_word(const char *name, Datum value, const char *first, const char *second)
+{
+	char	   *word = TextDatumGetCString(value);
+
+	if (strcmp(word, first) != 0 && strcmp(word, second) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must be \"%s\" or \"%s\"", name, first, second),
+				 errdetail("It is \"%s\".", word)));
+}
+
+/* retention may be in months: it is not exact anyhow */
+static void
+check_retention(const char *name, Datum value)
+{
+	Interval   *interval = DatumGetIntervalP(value);
+
+	if (interval->month < 0 || interval->day < 0 || interval->time < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must not be negative", name),
+				 errdetail("It is %s.",
+						   DatumGetCString(DirectFunctionCall1(interval_out, value))),
+				 errhint("0 means that such jobs are not kept.")));
+}
+
+static void
+check_setting(Setting setting, Datum value)
+{
+	const char *name = settings_info[setting].name;
+	float4		jitter;
+
+	switch (setting)
+	{
+		case SET_MAX_ATTEMPTS:
+			check_int(name, DatumGetInt32(value), 1, QUEUE_MAX_ATTEMPTS);
+			break;
+		case SET_DEFAULT_PRIORITY:
+			check_int(name, DatumGetInt32(value), PG_INT16_MIN, PG_INT16_MAX);
+			break;
+		case SET_BACKOFF:
+			check_word(name, value, "exponential", "fixed");
+			break;
+		case SET_LOG_LEVEL:
+			check_word(name, value, "errors", "none");
+			break;
+		case SET_BACKOFF_JITTER:
+			jitter = DatumGetFloat4(value);
+			if (!(jitter >= 0 && jitter <= 1))
+				ereport(ERROR,
+						(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						 errmsg("%s must be between 0 and 1", name),
+						 errdetail("It is %g.", jitter)));
+			break;
+		case SET_BACKOFF_BASE:
+		case SET_BACKOFF_MAX:
+			(void) QueueArgDuration(value, name, true);
+			break;
+		case SET_VISIBILITY_TIMEOUT:
+		case SET_AGING_INTERVAL:
+			(void) QueueArgDuration(value, name, false);
+			break;
+		case SET_KEEP_COMPLETED:
+		case SET_KEEP_FAILED:
+			check_retention(name, value);
+			break;
+	}
+}
+
+/* microseconds of a retention; months count 30 days, as in catalog.c */
+static int64
+retention(Datum value)
+{
+	Interval   *interval = DatumGetIntervalP(value);
+	int64		days = (int64) interval->day + (int64) interval->month * DAYS_PER_MONTH;
+
+	return Min(days, 3650000) * USECS_PER_DAY + interval->time;
+}
+
+/* a leaf must be there before the first job expires into it */
+static void
+ensure_leaf(Setting setting, Datum value)
+{
+	if (setting == SET_KEEP_COMPLETED || setting == SET_KEEP_FAILED)
+		QueueRingEnsure(RING_ARCHIVE, retention(value));
+}
+
+/*
+ * Let a role call functions of ours.  Whether it may do something with a queue
+ * is decided by queue.privilege; EXECUTE alone gives nothing away.
+ */
+static void
+grant_usage(Oid role, int privileges)
+{
+	const char *name = quote_identifier(GetUserNameFromId(role, false));
+
+	if (superuser_arg(role))
+		return;
+	/* concurrent GRANTs of the same object fail: one at a time */
+	LockRelationOid(QueueCatalogGet(false)->privilege, ShareRowExclusiveLock);
+#define GRANT(sql, what) \
+	QueueSpiExecute(psprintf(sql, what, name), 0, NULL, NULL, NULL)
+	GRANT("GRANT USAGE ON SCHEMA %s TO %s", "queue");
+	if (privileges & (PRIVILEGE_ENQUEUE | PRIVILEGE_ADMIN))
+		GRANT("GRANT EXECUTE ON FUNCTION %s TO %s", enqueue_functions);
+	if (privileges & (PRIVILEGE_DEQUEUE | PRIVILEGE_ADMIN))
+		GRANT("GRANT EXECUTE ON FUNCTION %s TO %s", dequeue_functions);
+	if (privileges & (PRIVILEGE_BROWSE | PRIVILEGE_ADMIN))
+	{
+		GRANT("GRANT EXECUTE ON FUNCTION %s TO %s", browse_functions);
+		GRANT("GRANT SELECT ON %s TO %s", browse_tables);
+	}
+	if (privileges & PRIVILEGE_ADMIN)
+		GRANT("GRANT EXECUTE ON FUNCTION %s TO %s", admin_functions);
+}
+
+static void
+revoke_usage(Oid role)
+{
+	const char *name = quote_identifier(GetUserNameFromId(role, false));
+
+	LockRelationOid(QueueCatalogGet(false)->privilege, ShareRowExclusiveLock);
+	GRANT("REVOKE EXECUTE ON FUNCTION %s FROM %s", enqueue_functions);
+	GRANT("REVOKE EXECUTE ON FUNCTION %s FROM %s", dequeue_functions);
+	GRANT("REVOKE EXECUTE ON FUNCTION %s FROM %s", browse_functions);
+	GRANT("REVOKE EXECUTE ON FUNCTION %s FROM %s", admin_functions);
+	GRANT("REVOKE SELECT ON %s FROM %s", browse_tables);
+	GRANT("REVOKE USAGE ON SCHEMA %s FROM %s", "queue");
+#undef GRANT
+}
+
+static void
+settings_changed(void)
+{
+	QueueCatalogInvalidate();
+	CommandCounterIncrement();
+}
+
+static void
+check_name(text *name)
+{
+	int			length = VARSIZE_ANY_EXHDR(name);
+
+	if (length == 0 || length > QUEUE_NAME_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_NAME),
+				 length == 0 ? errmsg("queue name must not be empty") :
+				 errmsg("queue name is too long"),
+				 errdetail("It has %d bytes.", length),
+				 errhint("A queue name has 1 to %d bytes.", QUEUE_NAME_MAX)));
+}
+
+Datum
+queue_create_queue(PG_FUNCTION_ARGS)
+{
+	StringInfoData sql;
+	Oid			types[2 + NUM_SETTINGS] = {TEXTOID, OIDOID};
+	Datum		values[2 + NUM_SETTINGS];
+	char		nulls[2 + NUM_SETTINGS + 1];
+	text	   *name;
+	QueueSettings existing;
+
+	QueueRequireWritable("queue.create_queue()");
+	name = QueueArgText(fcinfo, 0, "queue_name");
+	check_name(name);
+	memset(nulls, ' ', sizeof(nulls));
+	values[0] = PointerGetDatum(name);
+	values[1] = ObjectIdGetDatum(GetUserId());
+	for (int i = 0; i < NUM_SETTINGS; i++)
+	{
+		types[2 + i] = settings_info[i].type;
+		values[2 + i] = PG_GETARG_DATUM(1 + i);
+		if (!PG_ARGISNULL(1 + i))
+			check_setting((Setting) i, values[2 + i]);
+		else if (settings_info[i].nullable)
+			nulls[2 + i] = 'n';
+		else
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("%s must not be null", settings_info[i].name),
+					 errhint("Leave the argument out to get its default.")));
+	}
+
+	/* one at a time, so that a second one of the name sees the first */
+	LockRelationOid(QueueCatalogGet(false)->queue, ShareRowExclusiveLock);
+	if (QueueSettingsByName(VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name), &existing))
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("queue \"%s\" already exists", text_to_cstring(name)),
+				 errhint("Change its settings with queue.alter_queue().")));
+
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "INSERT INTO queue.queue (queue_id, queue_name, owner, paused, created_at");
+	for (int i = 0; i < NUM_SETTINGS; i++)
+		appendStringInfo(&sql, ", %s", settings_info[i].name);
+	appendStringInfoString(&sql, ") VALUES (pg_catalog.nextval('queue._queue_id'), $1, $2, false,"
+						   " pg_catalog.clock_timestamp()");
+	for (int i = 0; i < NUM_SETTINGS; i++)
+		appendStringInfo(&sql, ", $%d", 3 + i);
+	appendStringInfoChar(&sql, ')');
+
+	QueueSpiConnect();
+	(void) QueueSpiExecute(sql.data, lengthof(types), types, values, nulls);
+	settings_changed();
+	for (int i = 0; i < NUM_SETTINGS; i++)
+		ensure_leaf((Setting) i, values[2 + i]);
+	QueueRingEnsure(RING_LOG, (int64) queue_log_retention * 60 * USECS_PER_SEC);
+	grant_usage(DatumGetObjectId(values[1]), PRIVILEGE_ALL);
+	QueueSpiFinish();
+	PG_RETURN_VOID();
+}
+
+/* may the caller give the queue to somebody else, and to this role? */
+static void
+check_new_owner(const QueueSettings *settings, Oid owner)
+{
+	if (superuser())
+		return;
+	if (!has_privs_of_role(GetUserId(), settings->owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be owner of queue \"%s\"", settings->name),
+				 errhint("Only the owner of a queue can give it to another role.")));
+	if (!is_member_of_role(GetUserId(), owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be member of role \"%s\"", GetUserNameFromId(owner, false)),
+				 errhint("A queue can be given to a role that one is a member of.")));
+}
+
+/* the order of the jobs depends on it: producers of this queue must wait */
+static void
+update_order(QueueSettings *settings)
+{
+	int32		queue_id = settings->queue_id;
+
+	if (!QueueSettingsById(queue_id, settings))
+		elog(ERROR, "queue %d vanished", queue_id);
+	QueueReorder(settings);
+}
+
+Datum
+queue_alter_queue(PG_FUNCTION_ARGS)
+{
+	StringInfoData sql;
+	Oid			types[2 + NUM_SETTINGS] = {INT4OID};
+	Datum		values[2 + NUM_SETTINGS];
+	int			n = 1;
+	QueueSettings settings;
+	text	   *name;
+	bool		reorder = !PG_ARGISNULL(1 + SET_AGING_INTERVAL);
+	Oid			owner = PG_ARGISNULL(1 + NUM_SETTINGS) ? InvalidOid :
+		PG_GETARG_OID(1 + NUM_SETTINGS);
+
+	QueueRequireWritable("queue.alter_queue()");
+	name = QueueArgText(fcinfo, 0, "queue_name");
+	for (int i = 0; i < NUM_SETTINGS; i++)
+		if (!PG_ARGISNULL(1 + i))
+			check_setting((Setting) i, PG_GETARG_DATUM(1 + i));
+	QueueSettingsLock(name, PRIVILEGE_ADMIN,
+					  reorder ? AccessExclusiveLock : ShareUpdateExclusiveLock, &settings);
+
+	initStringInfo(&sql);
+	for (int i = 0; i < NUM_SETTINGS; i++)
+	{
+		if (PG_ARGISNULL(1 + i))
+			continue;
+		types[n] = settings_info[i].type;
+		values[n] = PG_GETARG_DATUM(1 + i);
+		n++;
+		appendStringInfo(&sql, "%s%s = $%d", sql.len > 0 ? ", " : "", settings_info[i].name, n);
+	}
+	if (!PG_ARGISNULL(1 + NUM_SETTINGS))
+	{
+		check_new_owner(&settings, owner);
+		types[n] = OIDOID;
+		values[n++] = ObjectIdGetDatum(owner);
+		appendStringInfo(&sql, "%sowner = $%d", sql.len > 0 ? ", " : "", n);
+	}
+	if (sql.len == 0)
+		PG_RETURN_VOID();		/* nothing to change */
+
+	values[0] = Int32GetDatum(settings.queue_id);
+	QueueSpiConnect();
+	(void) QueueSpiExecute(psprintf("UPDATE queue.queue SET %s"
+									" WHERE queue_id OPERATOR(pg_catalog.=) $1", sql.data),
+						   n, types, values, NULL);
+	settings_changed();
+	for (int i = 0; i < NUM_SETTINGS; i++)
+		if (!PG_ARGISNULL(1 + i))
+			ensure_leaf((Setting) i, PG_GETARG_DATUM(1 + i));
+	if (OidIsValid(owner))
+		grant_usage(owner, PRIVILEGE_ALL);
+	QueueSpiFinish();
+	if (reorder)
+		update_order(&settings);
+	PG_RETURN_VOID();
+}
+
+Datum
+queue_reset_queue_setting(PG_FUNCTION_ARGS)
+{
+	QueueSettings settings;
+	text	   *name;
+	char	   *word;
+	int			setting = -1;
+	Oid			type = INT4OID;
+	Datum		value;
+
+	QueueRequireWritable("queue.reset_queue_setting()");
+	name = QueueArgText(fcinfo, 0, "queue_name");
+	word = text_to_cstring(QueueArgText(fcinfo, 1, "setting"));
+	for (int i = 0; i < NUM_SETTINGS; i++)
+		if (strcmp(settings_info[i].name, word) == 0)
+			setting = i;
+	if (setting < 0)
+	{
+		StringInfoData list;
+
+		initStringInfo(&list);
+		for (int i = 0; i < NUM_SETTINGS; i++)
+			appendStringInfo(&list, "%s%s", i > 0 ? ", " : "", settings_info[i].name);
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("unknown queue setting \"%s\"", word),
+				 errhint("Settings are %s.", list.data)));
+	}
+	QueueSettingsLock(name, PRIVILEGE_ADMIN,
+					  setting == SET_AGING_INTERVAL ? AccessExclusiveLock : ShareUpdateExclusiveLock,
+					  &settings);
+	value = Int32GetDatum(settings.queue_id);
+	QueueSpiConnect();
+	(void) QueueSpiExecute(psprintf("UPDATE queue.queue SET %s = %s"
+									" WHERE queue_id OPERATOR(pg_catalog.=) $1",
+									settings_info[setting].name, settings_info[setting].reset),
+						   1, &type, &value, NULL);
+	settings_changed();
+	QueueSpiFinish();
+	if (setting == SET_AGING_INTERVAL)
+		update_order(&settings);
+	PG_RETURN_VOID();
+}
+
+Datum
+queue_drop_queue(PG_FUNCTION_ARGS)
+{
+	QueueSettings settings;
+	text	   *name;
+	bool		cascade = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
+	Oid			type = INT4OID;
+	Datum		value;
+
+	QueueRequireWritable("queue.drop_queue()");
+	name = QueueArgText(fcinfo, 0, "queue_name");
+	/* waits for the producers that have jobs on the way into it */
+	QueueSettingsLock(name, PRIVILEGE_ADMIN, AccessExclusiveLock, &settings);
+	if (!cascade && QueueCountJobs(&settings, 1) > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+				 errmsg("cannot drop queue \"%s\" because it has unfinished jobs", settings.name),
+				 errhint("Let them finish, remove them with queue.purge_queue(), "
+						 "or drop them too with cascade => true.")));
+	if (cascade)
+		(void) QueueDeleteJobs(&settings, true);
+
+	value = Int32GetDatum(settings.queue_id);
+	QueueSpiConnect();
+	(void) QueueSpiExecute("DELETE FROM queue.privilege WHERE queue_id OPERATOR(pg_catalog.=) $1",
+						   1, &type, &value, NULL);
+	(void) QueueSpiExecute("DELETE FROM queue.queue WHERE queue_id OPERATOR(pg_catalog.=) $1",
+						   1, &type, &value, NULL);
+	settings_changed();
+	QueueSpiFinish();
+	PG_RETURN_VOID();
+}
+
+static void
+set_paused(FunctionCallInfo fcinfo, bool paused)
+{
+	Oid			types[2] = {INT4OID, BOOLOID};
+	Datum		values[2];
+	List	   *queues = NIL;
+	ListCell   *lc;
+
+	if (PG_ARGISNULL(0))
+	{
+		foreach(lc, QueueSettingsAll())
+			if (QueuePrivileges(lfirst(lc)) & PRIVILEGE_ADMIN)
+				queues = lappend(queues, lfirst(lc));
+	}
+	else
+	{
+		QueueSettings *settings = palloc(sizeof(QueueSettings));
+
+		QueueSettingsRequire(PG_GETARG_TEXT_PP(0), PRIVILEGE_ADMIN, settings);
+		queues = list_make1(settings);
+	}
+	QueueSpiConnect();
+	foreach(lc, queues)
+	{
+		values[0] = Int32GetDatum(((QueueSettings *) lfirst(lc))->queue_id);
+		values[1] = BoolGetDatum(paused);
+		(void) QueueSpiExecute("UPDATE queue.queue SET paused = $2"
+							   " WHERE queue_id OPERATOR(pg_catalog.=) $1"
+							   " AND paused IS DISTINCT FROM $2",
+							   2, types, values, NULL);
+	}
+	settings_changed();
+	QueueSpiFinish();
+}
+
+Datum
+queue_pause_queue(PG_FUNCTION_ARGS)
+{
+	QueueRequireWritable("queue.pause_queue()");
+	set_paused(fcinfo, true);
+	PG_RETURN_VOID();
+}
+
+Datum
+queue_resume_queue(PG_FUNCTION_ARGS)
+{
+	QueueRequireWritable("queue.resume_queue()");
+	set_paused(fcinfo, false);
+	PG_RETURN_VOID();
+}
+
+/* ---------------------------------------------------------------------
+ * Privileges
+ * --------------------------------------------------------------------- */
+
+static const struct
+{
+	const char *name;
+	QueuePrivilege privilege;
+}			privilege_words[] = {
+	{"enqueue", PRIVILEGE_ENQUEUE},
+	{"dequeue", PRIVILEGE_DEQUEUE},
+	{"browse", PRIVILEGE_BROWSE},
+	{"admin", PRIVILEGE_ADMIN},
+};
+
+/* 'enqueue, browse' as a set; the list must name something */
+static int
+parse_privileges(text *list)
+{
+	char	   *words = text_to_cstring(list);
+	int			privileges = 0;
+
+	for (char *word = strtok(words, ", \t\n"); word; word = strtok(NULL, ", \t\n"))
+	{
+		int			privilege = 0;
+
+		for (int i = 0; i < lengthof(privilege_words); i++)
+			if (pg_strcasecmp(word, privilege_words[i].name) == 0)
+				privilege = privilege_words[i].privilege;
+		if (privilege == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("unknown queue privilege \"%s\"", word),
+					 errhint("Privileges are enqueue, dequeue, browse and admin.")));
+		privileges |= privilege;
+	}
+	if (privileges == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("privileges must not be empty"),
+				 errhint("Privileges are enqueue, dequeue, browse and admin.")));
+	return privileges;
+}
+
+static Oid
+role_arg(FunctionCallInfo fcinfo, int arg)
+{
+	if (PG_ARGISNULL(arg))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("role must not be null")));
+	/* a regrole may be any number */
+	(void) GetUserNameFromId(PG_GETARG_OID(arg), false);
+	return PG_GETARG_OID(arg);
+}
+
+/* run an SQL command with queue, role and word for each privilege of a set */
+static void
+for_each_privilege(const char *sql, int32 queue_id, Oid role, int privileges)
+{
+	Oid			types[3] = {INT4OID, OIDOID, TEXTOID};
+	Datum		values[3];
+
+	values[0] = Int32GetDatum(queue_id);
+	values[1] = ObjectIdGetDatum(role);
+	for (int i = 0; i < lengthof(privilege_words); i++)
+	{
+		if (!(privileges & privilege_words[i].privilege))
+			continue;
+		values[2] = CStringGetTextDatum(privilege_words[i].name);
+		(void) QueueSpiExecute(sql, 3, types, values, NULL);
+	}
+}
+
+Datum
+queue_grant_queue(PG_FUNCTION_ARGS)
+{
+	QueueSettings settings;
+	text	   *name;
+	Oid			role;
+	int			privileges;
+
+	QueueRequireWritable("queue.grant_queue()");
+	name = QueueArgText(fcinfo, 0, "queue_name");
+	role = role_arg(fcinfo, 1);
+	privileges = parse_privileges(QueueArgText(fcinfo, 2, "privileges"));
+	QueueSettingsLock(name, PRIVILEGE_ADMIN, ShareUpdateExclusiveLock, &settings);
+
+	QueueSpiConnect();
+	for_each_privilege("INSERT INTO queue.privilege (queue_id, grantee, privilege)"
+					   " VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+					   settings.queue_id, role, privileges);
+	grant_usage(role, privileges);
+	settings_changed();
+	QueueSpiFinish();
+	PG_RETURN_VOID();
+}
+
+Datum
+queue_revoke_queue(PG_FUNCTION_ARGS)
+{
+	QueueSettings settings;
+	text	   *name;
+	Oid			role;
+	int			privileges;
+	Oid			type = OIDOID;
+	Datum		value;
+
+	QueueRequireWritable("queue.revoke_queue()");
+	name = QueueArgText(fcinfo, 0, "queue_name");
+	role = role_arg(fcinfo, 1);
+	privileges = parse_privileges(QueueArgText(fcinfo, 2, "privileges"));
+	QueueSettingsLock(name, PRIVILEGE_ADMIN, ShareUpdateExclusiveLock, &settings);
+
+	QueueSpiConnect();
+	for_each_privilege("DELETE FROM queue.privilege WHERE queue_id OPERATOR(pg_catalog.=) $1"
+					   " AND grantee OPERATOR(pg_catalog.=) $2"
+					   " AND privilege OPERATOR(pg_catalog.=) $3",
+					   settings.queue_id, role, privileges);
+	/* with the last privilege goes what would keep the role from being dropped */
+	value = ObjectIdGetDatum(role);
+	if (QueueSpiExecute("SELECT FROM queue.privilege WHERE grantee OPERATOR(pg_catalog.=) $1"
+						" UNION ALL SELECT FROM queue.queue WHERE owner OPERATOR(pg_catalog.=) $1",
+						1, &type, &value, NULL) == 0)
+		revoke_usage(role);
+	settings_changed();
+	QueueSpiFinish();
+	PG_RETURN_VOID();
+}

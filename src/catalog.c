@@ -1,0 +1,555 @@
+/*-------------------------------------------------------------------------
+ *
+ * catalog.c
+ *		The OIDs of our relations, and each queue's settings.
+ *
+ * The tables are the truth.  What is cached here is forgotten when a relcache
+ * invalidation arrives for one of our tables: DDL sends it, and whoever
+ * changes a row of queue.queue, queue.privilege or queue._leaf sends one on
+ * purpose (QueueCatalogInvalidate; the tables' triggers do it for a
+ * superuser's own DML).  Privileges are forgotten when role memberships
+ * change, too.
+ *
+ * Rows are read with a fresh snapshot, so that a pause counts for an open
+ * REPEATABLE READ transaction as well.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/stratnum.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_collation.h"
+#include "commands/extension.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+
+#include "catalog.h"
+#include "compat.h"
+
+/* columns of queue.queue */
+enum
+{
+	Q_QUEUE_ID = 1, Q_QUEUE_NAME, Q_OWNER, Q_PAUSED, Q_MAX_ATTEMPTS, Q_BACKOFF,
+	Q_BACKOFF_BASE, Q_BACKOFF_MAX, Q_BACKOFF_JITTER, Q_VISIBILITY_TIMEOUT,
+	Q_DEFAULT_PRIORITY, Q_AGING_INTERVAL, Q_KEEP_COMPLETED, Q_KEEP_FAILED,
+	Q_LOG_LEVEL, Q_CREATED_AT
+};
+
+#define Q_NATTS	Q_CREATED_AT
+
+typedef struct CachedQueue
+{
+	int32		queue_id;		/* hash key */
+	QueueSettings settings;
+	Oid			user;			/* whose privileges are cached, if any */
+	int			privileges;
+} CachedQueue;
+
+typedef struct CachedName
+{
+	char		name[QUEUE_NAME_MAX + 1];	/* hash key, zero-padded */
+	int32		queue_id;
+} CachedName;
+
+static QueueCatalog catalog;
+static bool catalog_valid;
+static uint64 generation = 1;
+
+static HTAB *queues_by_id;
+static HTAB *queues_by_name;
+static bool queues_valid;
+static bool privileges_valid;
+
+static void
+forget_relations(Datum arg, Oid relid)
+{
+	bool		ours;
+
+	if (!OidIsValid(relid) || !catalog_valid)
+	{
+		catalog_valid = queues_valid = false;
+		generation++;
+		return;
+	}
+	ours = relid == catalog.live || relid == catalog.parked ||
+		relid == catalog.queue || relid == catalog.privilege ||
+		relid == catalog.leaf || relid == catalog.archive_count ||
+		relid == catalog.prepared || relid == catalog.job_id_block;
+	for (int i = 0; i < ARCHIVE_LEAVES && !ours; i++)
+		ours = relid == catalog.archive_leaves[i];
+	for (int i = 0; i < LOG_LEAVES && !ours; i++)
+		ours = relid == catalog.log_leaves[i];
+	if (ours)
+	{
+		catalog_valid = false;
+		if (relid == catalog.queue || relid == catalog.privilege || relid == catalog.live)
+			queues_valid = false;
+		generation++;
+	}
+}
+
+static void
+forget_privileges(Datum arg, int cacheid, uint32 hashvalue)
+{
+	privileges_valid = false;
+}
+
+void
+QueueCatalogInit(void)
+{
+	CacheRegisterRelcacheCallback(forget_relations, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHOID, forget_privileges, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHMEMMEMROLE, forget_privileges, (Datum) 0);
+}
+
+uint64
+QueueCatalogGeneration(void)
+{
+	return generation;
+}
+
+void
+QueueCatalogInvalidate(void)
+{
+	const QueueCatalog *cat = QueueCatalogGet(false);
+
+	CacheInvalidateRelcacheByRelid(cat->queue);
+	CacheInvalidateRelcacheByRelid(cat->leaf);
+}
+
+static Oid
+our_relation(Oid schema, const char *name)
+{
+	Oid			relid = get_relname_relid(name, schema);
+
+	if (!OidIsValid(relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation \"%s.%s\" does not exist", QUEUE_SCHEMA, name),
+				 errdetail("The library of extension \"queue\" is newer than its SQL objects, or one was dropped."),
+				 errhint("Run ALTER EXTENSION queue UPDATE.")));
+	return relid;
+}
+
+const QueueCatalog *
+QueueCatalogGet(bool missing_ok)
+{
+	QueueCatalog fresh;
+	uint64		before = generation;
+	Oid			schema;
+	char		name[NAMEDATALEN];
+
+	if (likely(catalog_valid))
+		return &catalog;
+
+	schema = get_namespace_oid(QUEUE_SCHEMA, true);
+	if (!OidIsValid(schema) || !OidIsValid(get_relname_relid("job_live", schema)) ||
+		!OidIsValid(get_extension_oid("queue", true)))
+	{
+		if (missing_ok)
+			return NULL;
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("extension \"queue\" is not installed in this database"),
+				 errhint("Run CREATE EXTENSION queue.")));
+	}
+
+	memset(&fresh, 0, sizeof(fresh));
+	fresh.schema = schema;
+	fresh.live = our_relation(schema, "job_live");
+	fresh.live_id = our_relation(schema, "job_live_pkey");
+	fresh.live_ready = our_relation(schema, "_job_live_ready");
+	fresh.parked = our_relation(schema, "job_parked");
+	fresh.parked_id = our_relation(schema, "job_parked_pkey");
+	fresh.parked_due = our_relation(schema, "_job_parked_due");
+	fresh.queue = our_relation(schema, "queue");
+	fresh.queue_id_key = our_relation(schema, "queue_pkey");
+	fresh.queue_name_key = our_relation(schema, "queue_queue_name_key");
+	fresh.privilege = our_relation(schema, "privilege");
+	fresh.privilege_key = our_relation(schema, "privilege_pkey");
+	fresh.leaf = our_relation(schema, "_leaf");
+	fresh.archive_count = our_relation(schema, "_archive_count");
+	fresh.prepared = our_relation(schema, "_prepared");
+	fresh.job_id_block = our_relation(schema, "_job_id_block");
+	for (int i = 0; i < ARCHIVE_LEAVES; i++)
+	{
+		snprintf(name, sizeof(name), "_archive_%02d", i);
+		fresh.archive_leaves[i] = our_relation(schema, name);
+	}
+	for (int i = 0; i < LOG_LEAVES; i++)
+	{
+		snprintf(name, sizeof(name), "_log_%02d", i);
+		fresh.log_leaves[i] = our_relation(schema, name);
+	}
+	catalog = fresh;
+
+	/* if an invalidation arrived meanwhile, the next caller looks again */
+	catalog_valid = generation == before;
+	return &catalog;
+}
+
+int64
+QueueIntervalUsecs(const Interval *interval, const char *argument)
+{
+	int64		usecs;
+
+	if (interval->month != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must not contain months or years", argument),
+				 errdetail("Months differ in length."),
+				 errhint("Give it in days, hours, minutes or seconds.")));
+	if (pg_mul_s64_overflow((int64) interval->day, USECS_PER_DAY, &usecs) ||
+		pg_add_s64_overflow(usecs, interval->time, &usecs))
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERVAL_FIELD_OVERFLOW),
+				 errmsg("%s is out of range", argument),
+				 errhint("Give it in days, hours, minutes or seconds.")));
+	return usecs;
+}
+
+/* months of a retention are 30 days: it need not be exact */
+static int64
+retention_usecs(Datum value)
+{
+	Interval	interval = *DatumGetIntervalP(value);
+	int64		days = (int64) interval.day + (int64) interval.month * DAYS_PER_MONTH;
+
+	/* what never ends is cut down to something that never overflows */
+	if (days > 3650000)
+		return INT64CONST(3650000) * USECS_PER_DAY;
+	return days * USECS_PER_DAY + interval.time;
+}
+
+static void
+read_settings(HeapTuple tuple, TupleDesc desc, QueueSettings *settings)
+{
+	Datum		value[Q_NATTS];
+	bool		null[Q_NATTS];
+
+	if (desc->natts != Q_NATTS)
+		elog(ERROR, "table \"queue.queue\" has %d columns, expected %d", desc->natts, Q_NATTS);
+	heap_deform_tuple(tuple, desc, value, null);
+#define V(att)	value[(att) - 1]
+	memset(settings, 0, sizeof(*settings));
+	settings->queue_id = DatumGetInt32(V(Q_QUEUE_ID));
+	strlcpy(settings->name, TextDatumGetCString(V(Q_QUEUE_NAME)), sizeof(settings->name));
+	settings->owner = DatumGetObjectId(V(Q_OWNER));
+	settings->paused = DatumGetBool(V(Q_PAUSED));
+	settings->max_attempts = DatumGetInt32(V(Q_MAX_ATTEMPTS));
+	settings->exponential = strcmp(TextDatumGetCString(V(Q_BACKOFF)), "exponential") == 0;
+	settings->backoff_base = QueueIntervalUsecs(DatumGetIntervalP(V(Q_BACKOFF_BASE)), "backoff_base");
+	settings->backoff_max = QueueIntervalUsecs(DatumGetIntervalP(V(Q_BACKOFF_MAX)), "backoff_max");
+	settings->backoff_jitter = DatumGetFloat4(V(Q_BACKOFF_JITTER));
+	settings->visibility_timeout = QueueIntervalUsecs(DatumGetIntervalP(V(Q_VISIBILITY_TIMEOUT)),
+													  "visibility_timeout");
+	settings->default_priority = DatumGetInt32(V(Q_DEFAULT_PRIORITY));
+	settings->aging = !null[Q_AGING_INTERVAL - 1];
+	if (settings->aging)
+		settings->aging_interval = QueueIntervalUsecs(DatumGetIntervalP(V(Q_AGING_INTERVAL)),
+													  "aging_interval");
+	settings->keep_completed = retention_usecs(V(Q_KEEP_COMPLETED));
+	settings->keep_failed = retention_usecs(V(Q_KEEP_FAILED));
+	settings->log_errors = strcmp(TextDatumGetCString(V(Q_LOG_LEVEL)), "none") != 0;
+#undef V
+}
+
+/*
+ * Settings are read as they are now.  To systable_beginscan(), NULL is a fresh
+ * snapshot; SERIALIZABLE must not take predicate locks for them.
+ */
+static Snapshot
+settings_snapshot(void)
+{
+	return IsolationIsSerializable() ? SnapshotSelf : NULL;
+}
+
+static void
+reset_queues(void)
+{
+	HASHCTL		ctl;
+
+	if (queues_by_id)
+		hash_destroy(queues_by_id);
+	if (queues_by_name)
+		hash_destroy(queues_by_name);
+	queues_by_id = queues_by_name = NULL;
+
+	memset(&ctl, 0, sizeof(ctl));
+	ctl.keysize = sizeof(int32);
+	ctl.entrysize = sizeof(CachedQueue);
+	queues_by_id = hash_create("queue settings", 16, &ctl, HASH_ELEM | HASH_BLOBS);
+	ctl.keysize = QUEUE_NAME_MAX + 1;
+	ctl.entrysize = sizeof(CachedName);
+	queues_by_name = hash_create("queue names", 16, &ctl, HASH_ELEM | HASH_BLOBS);
+	queues_valid = true;
+}
+
+/* read one row of queue.queue by either key, and remember it */
+static bool
+load_queue(const char *name, int32 queue_id, QueueSettings *settings)
+{
+	const QueueCatalog *cat = QueueCatalogGet(false);
+	Relation	rel = table_open(cat->queue, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	bool		found = false;
+
+	if (name)
+	{
+		ScanKeyInit(&key, Q_QUEUE_NAME, BTEqualStrategyNumber, F_TEXTEQ, CStringGetTextDatum(name));
+		key.sk_collation = C_COLLATION_OID;
+	}
+	else
+		ScanKeyInit(&key, Q_QUEUE_ID, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue_id));
+	scan = systable_beginscan(rel, name ? cat->queue_name_key : cat->queue_id_key, true,
+							  settings_snapshot(), 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+	{
+		read_settings(tuple, RelationGetDescr(rel), settings);
+		found = true;
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	if (!found)
+		return false;
+
+	if (queues_valid)
+	{
+		CachedQueue *queue = hash_search(queues_by_id, &settings->queue_id, HASH_ENTER, &found);
+		char		padded[QUEUE_NAME_MAX + 1] = {0};
+		CachedName *entry;
+
+		queue->settings = *settings;
+		queue->user = InvalidOid;
+		strlcpy(padded, settings->name, sizeof(padded));
+		entry = hash_search(queues_by_name, padded, HASH_ENTER, &found);
+		entry->queue_id = settings->queue_id;
+	}
+	return true;
+}
+
+static CachedQueue *
+cached_queue(int32 queue_id)
+{
+	if (!queues_valid)
+		return NULL;
+	return hash_search(queues_by_id, &queue_id, HASH_FIND, NULL);
+}
+
+bool
+QueueSettingsById(int32 queue_id, QueueSettings *settings)
+{
+	CachedQueue *queue;
+
+	(void) QueueCatalogGet(false);
+	if (!queues_valid)
+		reset_queues();
+	queue = cached_queue(queue_id);
+	if (queue)
+	{
+		*settings = queue->settings;
+		return true;
+	}
+	return load_queue(NULL, queue_id, settings);
+}
+
+bool
+QueueSettingsByName(const char *name, Size length, QueueSettings *settings)
+{
+	char		padded[QUEUE_NAME_MAX + 1] = {0};
+	CachedName *entry;
+
+	(void) QueueCatalogGet(false);
+	if (length == 0 || length > QUEUE_NAME_MAX)
+		return false;
+	if (!queues_valid)
+		reset_queues();
+	memcpy(padded, name, length);
+	entry = hash_search(queues_by_name, padded, HASH_FIND, NULL);
+	if (entry)
+	{
+		CachedQueue *queue = cached_queue(entry->queue_id);
+
+		if (queue && strcmp(queue->settings.name, padded) == 0)
+		{
+			*settings = queue->settings;
+			return true;
+		}
+	}
+	return load_queue(padded, 0, settings);
+}
+
+/* read queue.privilege for the current user, who may be member of grantees */
+static int
+load_privileges(const QueueSettings *settings, Oid user)
+{
+	const QueueCatalog *cat = QueueCatalogGet(false);
+	Relation	rel;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	int			privileges = 0;
+
+	if (superuser_arg(user) ||
+		(OidIsValid(settings->owner) && has_privs_of_role(user, settings->owner)))
+		return PRIVILEGE_ALL;
+
+	rel = table_open(cat->privilege, AccessShareLock);
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(settings->queue_id));
+	scan = systable_beginscan(rel, cat->privilege_key, true, settings_snapshot(), 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		bool		null;
+		Oid			grantee = DatumGetObjectId(heap_getattr(tuple, 2, RelationGetDescr(rel), &null));
+		char	   *word = TextDatumGetCString(heap_getattr(tuple, 3, RelationGetDescr(rel), &null));
+
+		if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(grantee)) ||
+			!has_privs_of_role(user, grantee))
+			continue;
+		if (strcmp(word, "enqueue") == 0)
+			privileges |= PRIVILEGE_ENQUEUE;
+		else if (strcmp(word, "dequeue") == 0)
+			privileges |= PRIVILEGE_DEQUEUE;
+		else if (strcmp(word, "browse") == 0)
+			privileges |= PRIVILEGE_BROWSE;
+		else if (strcmp(word, "admin") == 0)
+			privileges |= PRIVILEGE_ALL;
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return privileges;
+}
+
+int
+QueuePrivileges(const QueueSettings *settings)
+{
+	CachedQueue *queue = cached_queue(settings->queue_id);
+	Oid			user = GetUserId();
+	int			privileges;
+
+	if (!privileges_valid)
+	{
+		HASH_SEQ_STATUS seq;
+		CachedQueue *each;
+
+		privileges_valid = true;
+		if (queues_valid)
+		{
+			hash_seq_init(&seq, queues_by_id);
+			while ((each = hash_seq_search(&seq)) != NULL)
+				each->user = InvalidOid;
+		}
+	}
+	if (queue && queue->user == user)
+		return queue->privileges;
+	privileges = load_privileges(settings, user);
+	/* loading may have processed invalidations */
+	queue = cached_queue(settings->queue_id);
+	if (queue && privileges_valid)
+	{
+		queue->user = user;
+		queue->privileges = privileges;
+	}
+	return privileges;
+}
+
+static void
+undefined_queue(const char *name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("queue \"%s\" does not exist", name),
+			 errhint("Create it with queue.create_queue(), or look at the names in queue.queue.")));
+}
+
+void
+QueueRequirePrivilege(const QueueSettings *settings, int privileges)
+{
+	if (QueuePrivileges(settings) & (privileges | PRIVILEGE_ADMIN))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("permission denied for queue \"%s\"", settings->name),
+			 errdetail("Role \"%s\" lacks the privilege \"%s\".",
+					   GetUserNameFromId(GetUserId(), false),
+					   privileges & PRIVILEGE_ENQUEUE ? "enqueue" :
+					   privileges & PRIVILEGE_DEQUEUE ? "dequeue" :
+					   privileges & PRIVILEGE_BROWSE ? "browse" : "admin"),
+			 errhint("The owner of the queue can grant it with queue.grant_queue().")));
+}
+
+void
+QueueSettingsRequire(text *name, int privileges, QueueSettings *settings)
+{
+	if (!QueueSettingsByName(VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name), settings))
+		undefined_queue(text_to_cstring(name));
+	QueueRequirePrivilege(settings, privileges);
+}
+
+bool
+QueueSettingsLockById(int32 queue_id, LOCKMODE mode, QueueSettings *settings)
+{
+	/* the lock processes invalidations, so what is read after it is current */
+	LockDatabaseObject(QueueCatalogGet(false)->queue, (Oid) queue_id, 0, mode);
+	return QueueSettingsById(queue_id, settings);
+}
+
+void
+QueueSettingsLock(text *name, int privileges, LOCKMODE mode, QueueSettings *settings)
+{
+	int32		queue_id;
+
+	/* as RangeVarGetRelid(): look, lock, look again */
+	QueueSettingsRequire(name, privileges, settings);
+	do
+	{
+		queue_id = settings->queue_id;
+		LockDatabaseObject(QueueCatalogGet(false)->queue, (Oid) queue_id, 0, mode);
+		QueueSettingsRequire(name, privileges, settings);
+	} while (settings->queue_id != queue_id);
+}
+
+static int
+compare_settings(const ListCell *a, const ListCell *b)
+{
+	return strcmp(((QueueSettings *) lfirst(a))->name, ((QueueSettings *) lfirst(b))->name);
+}
+
+List *
+QueueSettingsAll(void)
+{
+	Relation	rel = table_open(QueueCatalogGet(false)->queue, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, settings_snapshot(), 0, NULL);
+	HeapTuple	tuple;
+	List	   *list = NIL;
+
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		QueueSettings *settings = palloc(sizeof(QueueSettings));
+
+		read_settings(tuple, RelationGetDescr(rel), settings);
+		list = lappend(list, settings);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	list_sort(list, compare_settings);
+	return list;
+}

@@ -1,0 +1,111 @@
+/*-------------------------------------------------------------------------
+ *
+ * catalog.h
+ *		The OIDs of our relations, and each queue's settings.
+ *
+ * Both are cached in the backend and forgotten at invalidation.  A caller
+ * gets a copy, so that nothing vanishes under it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef QUEUE_CATALOG_H
+#define QUEUE_CATALOG_H
+
+#include "queue.h"
+#include "storage/lockdefs.h"
+#include "utils/rel.h"
+
+#define ARCHIVE_LEAVES	16
+#define LOG_LEAVES		8
+
+typedef struct QueueCatalog
+{
+	Oid			schema;
+	Oid			live;			/* also names the installation */
+	Oid			live_id;
+	Oid			live_ready;
+	Oid			parked;
+	Oid			parked_id;
+	Oid			parked_due;
+	Oid			queue;
+	Oid			queue_id_key;
+	Oid			queue_name_key;
+	Oid			privilege;
+	Oid			privilege_key;
+	Oid			leaf;
+	Oid			archive_count;
+	Oid			prepared;
+	Oid			job_id_block;
+	Oid			archive_leaves[ARCHIVE_LEAVES];
+	Oid			log_leaves[LOG_LEAVES];
+} QueueCatalog;
+
+typedef struct QueueSettings
+{
+	int32		queue_id;
+	char		name[QUEUE_NAME_MAX + 1];
+	Oid			owner;
+	bool		paused;
+	bool		exponential;	/* backoff, else fixed */
+	bool		aging;			/* order by age and priority, else priority */
+	bool		log_errors;
+	int			max_attempts;
+	int			default_priority;
+	float4		backoff_jitter;
+	int64		backoff_base;	/* microseconds, as all that follow */
+	int64		backoff_max;
+	int64		visibility_timeout;
+	int64		aging_interval;
+	int64		keep_completed;
+	int64		keep_failed;
+} QueueSettings;
+
+typedef enum QueuePrivilege
+{
+	PRIVILEGE_ENQUEUE = 1 << 0,
+	PRIVILEGE_DEQUEUE = 1 << 1,
+	PRIVILEGE_BROWSE = 1 << 2,
+	PRIVILEGE_ADMIN = 1 << 3	/* implies the others */
+} QueuePrivilege;
+
+#define PRIVILEGE_ALL	(PRIVILEGE_ENQUEUE | PRIVILEGE_DEQUEUE | PRIVILEGE_BROWSE | PRIVILEGE_ADMIN)
+
+/* NULL without error only if missing_ok: the extension is not here */
+extern const QueueCatalog *QueueCatalogGet(bool missing_ok);
+
+/* false if there is no such queue; the check is another call */
+extern bool QueueSettingsByName(const char *name, Size length, QueueSettings *settings);
+extern bool QueueSettingsById(int32 queue_id, QueueSettings *settings);
+
+/* what the current user may do with a queue, as a set of QueuePrivilege */
+extern int	QueuePrivileges(const QueueSettings *settings);
+
+/*
+ * The queue of that name, for a caller who needs one of the privileges in the
+ * set; an error if there is none, or it may not.
+ */
+extern void QueueSettingsRequire(text *name, int privileges, QueueSettings *settings);
+extern void QueueRequirePrivilege(const QueueSettings *settings, int privileges);
+
+/*
+ * The same, and the queue cannot be dropped, nor its order be changed, until
+ * the end of the transaction: for those who put jobs into it.
+ */
+extern void QueueSettingsLock(text *name, int privileges, LOCKMODE mode, QueueSettings *settings);
+extern bool QueueSettingsLockById(int32 queue_id, LOCKMODE mode, QueueSettings *settings);
+
+/* every queue, as a list of palloc'd QueueSettings ordered by name */
+extern List *QueueSettingsAll(void);
+
+/* forget what is cached, in every backend, at commit */
+extern void QueueCatalogInvalidate(void);
+
+/* incremented with every invalidation; tells others to forget, too */
+extern uint64 QueueCatalogGeneration(void);
+
+/* an interval without months as microseconds; an error names the argument */
+extern int64 QueueIntervalUsecs(const Interval *interval, const char *argument);
+
+extern void QueueCatalogInit(void);
+
+#endif							/* QUEUE_CATALOG_H */

@@ -1,0 +1,570 @@
+/*-------------------------------------------------------------------------
+ *
+ * dequeue.c
+ *		Take jobs: queue.dequeue_batch(), queue.complete_and_dequeue().
+ *
+ * For each class that the queue has jobs in, in order, a look from its hint on
+ * takes what nobody holds.  The update that grants the lease is the lock, the
+ * claim and the fence in one: if it does not succeed at once, the job is
+ * somebody else's and is skipped.  Takers never wait for each other; they
+ * raise the hint behind what they have looked at, so that the next one starts
+ * there.
+ *
+ * An active job whose lease has run out is taken over like any other; if its
+ * attempts are used up, it is failed here instead.
+ *
+ * When the live table has nothing more, due jobs are taken straight out of the
+ * parked table.  Usually the maintenance worker has moved them before.
+ *
+ * The snapshot of a look is taken after its hint was read (see hint.c), and is
+ * fresh at every isolation level.  The command counter is advanced before, so
+ * that what this transaction has just enqueued, or taken in the same
+ * statement, is seen as it is.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/tuplestore.h"
+
+#include "compat.h"
+#include "dequeue.h"
+#include "internal.h"
+#include "settle.h"
+
+QUEUE_FUNCTION(queue_dequeue_batch);
+QUEUE_FUNCTION(queue_complete_and_dequeue);
+
+#define RAISE_EVERY		16		/* rows between two raises of the hint */
+#define REREAD_AFTER	4		/* skipped rows before the hint is read again */
+
+typedef struct Taker
+{
+	QueueSettings settings;
+	QueueStore	live;
+	QueueSlot  *slot;
+	QueueFinish *finish;		/* made when something is to be logged */
+	TimestampTz now;
+	int64		visibility_timeout; /* 0: the job's or the queue's */
+	text	   *worker;			/* or NULL */
+	int			want;
+	int			got;
+	bool		took_over;		/* a lease of somebody else */
+	TimestampTz least_expiry;	/* of what was taken in this class */
+	TimestampTz least_held;		/* of what others hold in it */
+	Tuplestorestate *result;
+	TupleDesc	result_desc;
+	MemoryContext call;			/* for the whole call */
+	MemoryContext context;		/* for one job */
+} Taker;
+
+static QueueFinish *
+taker_finish(Taker *taker)
+{
+	if (taker->finish == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(taker->call);
+
+		taker->finish = QueueFinishBegin();
+		MemoryContextSwitchTo(old);
+	}
+	return taker->finish;
+}
+
+static void
+emit(Taker *taker, HeapTuple row)
+{
+	TupleDesc	desc = RelationGetDescr(taker->live.heap);
+	JobHead    *job = JOB_HEAD(row);
+	Datum		values[11];
+	bool		nulls[11] = {0};
+
+	Assert(job->state == JOB_ACTIVE);
+	values[0] = Int64GetDatum(job->job_id);
+	values[1] = heap_getattr(row, JOB_PAYLOAD, desc, &nulls[1]);
+	values[2] = Int32GetDatum(job->priority);
+	values[3] = Int32GetDatum(job->attempt);
+	values[4] = Int32GetDatum(job->max_attempts);
+	values[5] = TimestampTzGetDatum(job->enqueued_at);
+	values[6] = TimestampTzGetDatum(job->lease_expires_at);
+	values[7] = heap_getattr(row, JOB_BATCH_ID, desc, &nulls[7]);
+	values[8] = (Datum) 0;
+	nulls[8] = true;
+	values[9] = heap_getattr(row, JOB_SOURCE, desc, &nulls[9]);
+	values[10] = heap_getattr(row, JOB_HEADERS, desc, &nulls[10]);
+	tuplestore_putvalues(taker->result, taker->result_desc, values, nulls);
+	taker->got++;
+}
+
+/* a copy of the row, taken; in the taker's context for one job */
+static HeapTuple
+form_taken(Taker *taker, HeapTuple row)
+{
+	TupleDesc	desc = RelationGetDescr(taker->live.heap);
+	JobOptions	options;
+	HeapTuple	copy;
+	int64		timeout = taker->visibility_timeout;
+
+	if (timeout == 0)
+	{
+		QueueJobOptions(row, desc, &taker->settings, &options);
+		timeout = options.visibility_timeout;
+	}
+	if (taker->worker || !heap_attisnull(row, JOB_WORKER, desc))
+	{
+		Datum		values[JOB_NATTS];
+		bool		nulls[JOB_NATTS];
+		bool		replace[JOB_NATTS] = {0};
+
+		values[JOB_WORKER - 1] = PointerGetDatum(taker->worker);
+		nulls[JOB_WORKER - 1] = taker->worker == NULL;
+		replace[JOB_WORKER - 1] = true;
+		copy = heap_modify_tuple(row, desc, values, nulls, replace);
+	}
+	else
+		copy = heap_copytuple(row);
+	QueueJobTake(JOB_HEAD(copy), taker->now, QueueTimeAfter(taker->now, timeout));
+	if (JOB_HEAD(copy)->lease_expires_at < taker->least_expiry)
+		taker->least_expiry = JOB_HEAD(copy)->lease_expires_at;
+	return copy;
+}
+
+void
+QueueFailStalled(QueueFinish *finish, HeapTuple row, TupleDesc desc,
+				 const QueueSettings *settings, QueueSlot *slot, TimestampTz now)
+{
+	JobHead    *job = JOB_HEAD(row);
+	Datum		error = CStringGetTextDatum(psprintf("lease of attempt %d expired at %s",
+													 job->attempt,
+													 timestamptz_to_str(job->lease_expires_at)));
+
+	QueueFinishLog(finish, row, desc, settings, "stalled", "failed for good: attempts are used up",
+				   &error, now);
+	QueueFinishJob(finish, row, desc, settings, slot, JOB_FAILED, &error, NULL, now);
+}
+
+/* take one row of the live table; false: it is somebody else's */
+static bool
+take_live(Taker *taker, HeapTuple row, ItemPointer tid)
+{
+	TupleDesc	desc = RelationGetDescr(taker->live.heap);
+	JobHead    *job = JOB_HEAD(row);
+	JobHead		before = *job;
+	bool		active = job_is_active(job);
+	HeapTuple	copy;
+
+	if (active && job->lease_expires_at > taker->now)
+	{
+		taker->least_held = Min(taker->least_held, job->lease_expires_at);
+		return false;
+	}
+	if (active && job->attempt >= job->max_attempts)
+	{
+		copy = heap_copytuple(row);
+		if (QueueStoreDelete(&taker->live, tid, &before, taker->slot, false, false) == TM_Ok)
+		{
+			QueueFailStalled(taker_finish(taker), copy, desc, &taker->settings, taker->slot,
+							 taker->now);
+			taker->took_over = true;
+		}
+		return false;
+	}
+
+	copy = form_taken(taker, row);
+	if (QueueStoreUpdate(&taker->live, tid, &before, taker->slot, copy, false) != TM_Ok)
+		return false;
+	if (active)
+	{
+		Datum		error = CStringGetTextDatum(psprintf("lease of attempt %d expired at %s",
+														 before.attempt,
+														 timestamptz_to_str(before.lease_expires_at)));
+
+		/* the copy bears the new attempt already; log the one that stalled */
+		JOB_HEAD(copy)->attempt--;
+		QueueFinishLog(taker_finish(taker), copy, desc, &taker->settings, "stalled",
+					   "taken over by another taker", &error, taker->now);
+		JOB_HEAD(copy)->attempt++;
+		taker->took_over = true;
+	}
+	else
+	{
+		QueueXactCount(taker->slot, QueueJobCount(QueueJobState(&before)), -1);
+		QueueXactCount(taker->slot, COUNT_ACTIVE, 1);
+	}
+	emit(taker, copy);
+	return true;
+}
+
+/*
+ * Raise the hint behind what was seen.  Jobs that others hold stay behind it,
+ * so the sweep must know when to look for them; after a restart, nobody but us
+ * may have told.
+ */
+static void
+raise_behind(Taker *taker, HintLook *look, HintKey seen)
+{
+	if (look->slot && taker->least_held != PG_INT64_MAX)
+		QueueHintNoteExpiry(look->slot, taker->least_held);
+	QueueHintRaise(look, seen);
+}
+
+/* a look through one class; hint is NULL if shared memory has no room */
+static void
+take_class(Taker *taker, HintSlot *hint, int order_class)
+{
+	HintLook	look;
+	Snapshot	snapshot;
+	QueueScan	scan;
+	HintKey		seen = HINT_KEY_MIN;
+	int			looked = 0,
+				skipped = 0;
+
+	if (!QueueHintLookBegin(&look, hint, hint ? QueueXactOwnKey(hint) : HINT_KEY_MAX))
+		return;
+	taker->least_expiry = taker->least_held = PG_INT64_MAX;
+	snapshot = QueueFreshSnapshot();
+	QueueScanBegin(&scan, &taker->live, snapshot, taker->settings.queue_id, order_class,
+				   look.start);
+	while (taker->got < taker->want)
+	{
+		ItemPointerData tid;
+		HeapTuple	row = QueueScanNext(&scan, &tid);
+		MemoryContext old;
+		bool		took;
+
+		if (row == NULL)
+		{
+			seen = HINT_KEY_MAX;
+			break;
+		}
+		seen = hint_key_next(job_order_key(JOB_HEAD(row)));
+		old = MemoryContextSwitchTo(taker->context);
+		took = take_live(taker, row, &tid);
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(taker->context);
+
+		if (++looked % RAISE_EVERY == 0)
+			raise_behind(taker, &look, seen);
+		if (took)
+			skipped = 0;
+		else if (hint && ++skipped % REREAD_AFTER == 0)
+		{
+			/* others are ahead of us: go to where they have got to */
+			HintKey		ahead = QueueHintRead(hint, NULL);
+
+			if (HINT_KEY_LT(seen, ahead))
+				QueueScanSeek(&scan, ahead);
+		}
+	}
+	if (HINT_KEY_LT(HINT_KEY_MIN, seen))
+		raise_behind(taker, &look, seen);
+	QueueHintLookEnd(&look);
+	QueueScanEnd(&scan);
+	QueueReleaseSnapshot(snapshot);
+	if (taker->least_expiry != PG_INT64_MAX)
+		QueueXactNoteExpiry(hint, taker->least_expiry);
+}
+
+/*
+ * Insert into the live table what was just deleted from the parked one, with
+ * its new head.  The hint of its class must know: not only because the job
+ * may wait there, but because the sweep must find it when its lease ends.
+ */
+static void
+insert_moved(QueueStore *live, HeapTuple *rows, int count, QueueSlot *slot)
+{
+	for (int i = 0; i < count; i++)
+	{
+		HintSlot   *hint = QueueStoreHint(live, JOB_HEAD(rows[i]), slot, true);
+
+		QueueXactNoteCommit(hint, job_order_key(JOB_HEAD(rows[i])));
+		if (JOB_HEAD(rows[i])->state == JOB_ACTIVE)
+			QueueXactNoteExpiry(hint, JOB_HEAD(rows[i])->lease_expires_at);
+	}
+	QueueStoreInsert(live, rows, count);
+}
+
+/* take due jobs straight out of the parked table */
+static void
+take_parked(Taker *taker)
+{
+	HintSlot   *hint = taker->slot ? QueueHintSlot(taker->slot, CLASS_PARKED, true) : NULL;
+	QueueStore	parked;
+	HintLook	look;
+	Snapshot	snapshot;
+	QueueScan	scan;
+	HintKey		seen = HINT_KEY_MIN;
+
+	if (hint)
+	{
+		/* most of the time the next due time is known, and ahead */
+		HintKey		own = QueueXactOwnKey(hint);
+
+		if (QueueHintRead(hint, NULL).at > taker->now && own.at > taker->now)
+			return;
+		if (!QueueHintLookBegin(&look, hint, own))
+			return;
+	}
+	else
+		(void) QueueHintLookBegin(&look, NULL, HINT_KEY_MAX);
+
+	QueueStoreOpen(&parked, true);
+	snapshot = QueueFreshSnapshot();
+	QueueScanBegin(&scan, &parked, snapshot, taker->settings.queue_id, 0, look.start);
+	while (taker->got < taker->want)
+	{
+		ItemPointerData tid;
+		HeapTuple	row = QueueScanNext(&scan, &tid);
+		JobHead		before;
+		MemoryContext old;
+
+		if (row == NULL)
+		{
+			seen = HINT_KEY_MAX;
+			break;
+		}
+		before = *JOB_HEAD(row);
+		if (before.run_at > taker->now)
+		{
+			seen = job_due_key(&before);
+			break;
+		}
+		seen = hint_key_next(job_due_key(&before));
+		old = MemoryContextSwitchTo(taker->context);
+		row = heap_copytuple(row);
+		if (QueueStoreDelete(&parked, &tid, &before, taker->slot, false, true) == TM_Ok)
+		{
+			QueueJobDue(JOB_HEAD(row), &taker->settings);
+			row = form_taken(taker, row);
+			insert_moved(&taker->live, &row, 1, taker->slot);
+			QueueXactCount(taker->slot, QueueJobCount((JobState) before.state), -1);
+			QueueXactCount(taker->slot, COUNT_ACTIVE, 1);
+			emit(taker, row);
+		}
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(taker->context);
+	}
+	if (HINT_KEY_LT(HINT_KEY_MIN, seen))
+		QueueHintRaise(&look, seen);
+	QueueHintLookEnd(&look);
+	QueueScanEnd(&scan);
+	QueueReleaseSnapshot(snapshot);
+	QueueStoreClose(&parked);
+}
+
+int
+QueueMoveDue(const QueueSettings *settings, int limit, TimestampTz *next_due)
+{
+	QueueSlot  *slot = QueueXactSlot(settings->queue_id);
+	HintSlot   *hint = slot ? QueueHintSlot(slot, CLASS_PARKED, true) : NULL;
+	TimestampTz now = GetCurrentTimestamp();
+	QueueStore	parked,
+				live;
+	HintLook	look;
+	Snapshot	snapshot;
+	QueueScan	scan;
+	HintKey		seen = HINT_KEY_MIN;
+	HeapTuple  *moved;
+	int			looked = 0,
+				count = 0;
+
+	*next_due = hint ? QueueHintRead(hint, NULL).at : PG_INT64_MIN;
+	if (*next_due > now)
+		return 0;
+	if (!QueueHintLookBegin(&look, hint, HINT_KEY_MAX))
+		return 0;
+
+	moved = palloc(limit * sizeof(HeapTuple));
+	QueueStoreOpen(&parked, true);
+	snapshot = QueueFreshSnapshot();
+	QueueScanBegin(&scan, &parked, snapshot, settings->queue_id, 0, look.start);
+	while (looked < limit)
+	{
+		ItemPointerData tid;
+		HeapTuple	row = QueueScanNext(&scan, &tid);
+		JobHead		before;
+
+		if (row == NULL)
+		{
+			seen = HINT_KEY_MAX;
+			break;
+		}
+		before = *JOB_HEAD(row);
+		if (before.run_at > now)
+		{
+			seen = job_due_key(&before);
+			break;
+		}
+		looked++;
+		seen = hint_key_next(job_due_key(&before));
+		row = heap_copytuple(row);
+		if (QueueStoreDelete(&parked, &tid, &before, slot, false, true) != TM_Ok)
+			continue;
+		QueueXactCount(slot, QueueJobCount((JobState) before.state), -1);
+		QueueXactCount(slot, COUNT_WAITING, 1);
+		QueueJobDue(JOB_HEAD(row), settings);
+		moved[count++] = row;
+	}
+	if (HINT_KEY_LT(HINT_KEY_MIN, seen))
+		QueueHintRaise(&look, seen);
+	*next_due = hint ? QueueHintRead(hint, NULL).at : seen.at;
+	QueueHintLookEnd(&look);
+	QueueScanEnd(&scan);
+	QueueReleaseSnapshot(snapshot);
+	QueueStoreClose(&parked);
+	if (count > 0)
+	{
+		QueueStoreOpen(&live, false);
+		insert_moved(&live, moved, count, slot);
+		QueueStoreClose(&live);
+	}
+	pfree(moved);
+	return count;
+}
+
+/* find out which classes the index holds, and give each a hint */
+void
+QueueLearnClasses(QueueStore *live, QueueSlot *slot)
+{
+	for (;;)
+	{
+		uint32		generation = pg_atomic_read_u32(&slot->classes_generation);
+		int			order_class = PG_INT16_MIN - 1;
+		bool		made = false;
+
+		while (QueueStoreNextClass(live, slot->queue_id, order_class, &order_class))
+		{
+			CHECK_FOR_INTERRUPTS();
+			if (QueueHintSlot(slot, order_class, false))
+				continue;
+			if (QueueHintSlot(slot, order_class, true) == NULL)
+				return;			/* no room: take_all_classes() does without */
+			made = true;
+		}
+		if (!made)
+		{
+			QueueHintSetClassesKnown(slot, generation);
+			return;
+		}
+	}
+}
+
+static void
+take_all_classes(Taker *taker)
+{
+	HintSlot  **hints;
+	int			count;
+	bool		known;
+
+	if (taker->slot)
+	{
+		hints = QueueHintList(taker->slot, &count, &known);
+		if (!known)
+		{
+			QueueLearnClasses(&taker->live, taker->slot);
+			hints = QueueHintList(taker->slot, &count, &known);
+		}
+		if (known)
+		{
+			for (int i = 0; i < count && taker->got < taker->want; i++)
+				take_class(taker, hints[i], hints[i]->order_class);
+			return;
+		}
+	}
+
+	/* without a complete list: class by class through the index */
+	for (int order_class = PG_INT16_MIN - 1; taker->got < taker->want &&
+		 QueueStoreNextClass(&taker->live, taker->settings.queue_id, order_class, &order_class);)
+		take_class(taker, taker->slot ? QueueHintSlot(taker->slot, order_class, false) : NULL,
+				   order_class);
+}
+
+/* check the arguments from the one at first on; nothing is changed before */
+static void
+taker_init(FunctionCallInfo fcinfo, int first, Taker *taker)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	text	   *name = QueueArgText(fcinfo, first, "queue_name");
+
+	memset(taker, 0, sizeof(*taker));
+	if (PG_ARGISNULL(first + 1))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("batch_size must not be null")));
+	taker->want = PG_GETARG_INT32(first + 1);
+	if (taker->want < 1 || taker->want > QUEUE_BATCH_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("batch_size must be between 1 and %d", QUEUE_BATCH_MAX),
+				 errdetail("It is %d.", taker->want)));
+	if (!PG_ARGISNULL(first + 2))
+		taker->visibility_timeout = QueueArgDuration(PG_GETARG_DATUM(first + 2),
+													 "visibility_timeout", false);
+	if (!PG_ARGISNULL(first + 3))
+	{
+		taker->worker = PG_GETARG_TEXT_PP(first + 3);
+		QueueCheckLabel(taker->worker, "worker");
+	}
+	QueueSettingsRequire(name, PRIVILEGE_DEQUEUE, &taker->settings);
+
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
+	taker->result = rsinfo->setResult;
+	taker->result_desc = rsinfo->setDesc;
+}
+
+static void
+take(Taker *taker)
+{
+	if (taker->settings.paused)
+		return;
+	CommandCounterIncrement();
+	taker->now = GetCurrentTimestamp();
+	taker->slot = QueueXactSlot(taker->settings.queue_id);
+	taker->call = CurrentMemoryContext;
+	taker->context = AllocSetContextCreate(CurrentMemoryContext, "queue dequeue",
+										   ALLOCSET_DEFAULT_SIZES);
+	QueueStoreOpen(&taker->live, false);
+	take_all_classes(taker);
+	if (taker->got < taker->want)
+		take_parked(taker);
+	if (taker->got > 0)
+		QueueXactDead(taker->got);
+	QueueStoreClose(&taker->live);
+	if (taker->finish)
+		QueueFinishEnd(taker->finish);
+	MemoryContextDelete(taker->context);
+}
+
+Datum
+queue_dequeue_batch(PG_FUNCTION_ARGS)
+{
+	Taker		taker;
+
+	QueueRequireWritable("queue.dequeue_batch()");
+	taker_init(fcinfo, 0, &taker);
+	QueueXactClaimBegin();
+	take(&taker);
+	QueueXactClaimEnd(taker.took_over);
+	return (Datum) 0;
+}
+
+Datum
+queue_complete_and_dequeue(PG_FUNCTION_ARGS)
+{
+	Taker		taker;
+
+	QueueRequireWritable("queue.complete_and_dequeue()");
+	taker_init(fcinfo, 1, &taker);
+	if (!PG_ARGISNULL(0))
+		(void) QueueCompleteMany(PG_GETARG_ARRAYTYPE_P(0),
+								 PG_ARGISNULL(5) ? NULL : PG_GETARG_ARRAYTYPE_P(5));
+	take(&taker);
+	return (Datum) 0;
+}

@@ -1,0 +1,156 @@
+/*-------------------------------------------------------------------------
+ *
+ * internal.c
+ *		SQL on our own tables, outside the hot path, and checks of arguments.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_namespace.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/syscache.h"
+
+#include "catalog.h"
+#include "compat.h"
+#include "internal.h"
+#include "shared.h"
+
+static int	depth;				/* calls of QueueSpiConnect() that are open */
+static Oid	saved_user[8];
+static int	saved_context[8];
+static int	saved_nest_level[8];
+
+Oid
+QueueExtensionOwner(void)
+{
+	HeapTuple	tuple = SearchSysCache1(NAMESPACEOID, ObjectIdGetDatum(QueueCatalogGet(false)->schema));
+	Oid			owner;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for schema \"%s\"", QUEUE_SCHEMA);
+	owner = ((Form_pg_namespace) GETSTRUCT(tuple))->nspowner;
+	ReleaseSysCache(tuple);
+	return owner;
+}
+
+void
+QueueSpiConnect(void)
+{
+	Oid			owner = QueueExtensionOwner();
+
+	if (depth >= lengthof(saved_user))
+		elog(ERROR, "internal SQL is nested too deep");
+	SPI_connect();
+	GetUserIdAndSecContext(&saved_user[depth], &saved_context[depth]);
+	SetUserIdAndSecContext(owner, saved_context[depth] | SECURITY_LOCAL_USERID_CHANGE);
+
+	/* nobody's operators but the system's, whatever the caller's path */
+	saved_nest_level[depth] = NewGUCNestLevel();
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	depth++;
+}
+
+void
+QueueSpiFinish(void)
+{
+	Assert(depth > 0);
+	depth--;
+	AtEOXact_GUC(true, saved_nest_level[depth]);
+	SetUserIdAndSecContext(saved_user[depth], saved_context[depth]);
+	SPI_finish();
+}
+
+uint64
+QueueSpiExecute(const char *sql, int nargs, Oid *types, Datum *values, const char *nulls)
+{
+	int			result;
+
+	Assert(depth > 0);
+	result = SPI_execute_with_args(sql, nargs, types, values, nulls, false, 0);
+	if (result < 0)
+		elog(ERROR, "internal SQL failed: %s", SPI_result_code_string(result));
+	return SPI_processed;
+}
+
+Oid
+QueueSpiCaller(void)
+{
+	Assert(depth > 0);
+	return saved_user[0];
+}
+
+bool
+QueueSpiActive(void)
+{
+	return depth > 0;
+}
+
+/* after an error, which has restored the user and ended SPI */
+void
+QueueSpiForget(void)
+{
+	depth = 0;
+}
+
+/* ---------------------------------------------------------------------
+ * Arguments
+ * --------------------------------------------------------------------- */
+
+text *
+QueueArgText(FunctionCallInfo fcinfo, int arg, const char *name)
+{
+	if (PG_ARGISNULL(arg))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s must not be null", name)));
+	return PG_GETARG_TEXT_PP(arg);
+}
+
+/* worker, source, batch_id: short texts that stand in every row */
+void
+QueueCheckLabel(text *label, const char *name)
+{
+	if (VARSIZE_ANY_EXHDR(label) > QUEUE_LABEL_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s is too long", name),
+				 errdetail("It has %d bytes; at most %d are allowed.",
+						   (int) VARSIZE_ANY_EXHDR(label), QUEUE_LABEL_MAX),
+				 errhint("Put long texts into the payload or the headers.")));
+}
+
+int64
+QueueArgDuration(Datum interval, const char *name, bool allow_zero)
+{
+	int64		usecs = QueueIntervalUsecs(DatumGetIntervalP(interval), name);
+
+	if (usecs < 0 || (usecs == 0 && !allow_zero))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg(allow_zero ? "%s must not be negative" : "%s must be longer than nothing", name),
+				 errdetail("It is %s.",
+						   DatumGetCString(DirectFunctionCall1(interval_out, interval))),
+				 errhint("Give an interval such as '30 s'.")));
+	return usecs;
+}
+
+void
+QueueRequireWritable(const char *function)
+{
+	if (!QueueSharedReady())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the library \"queue\" is not preloaded"),
+				 errhint("Add shared_preload_libraries = 'queue' to postgresql.conf and restart the server.")));
+	PreventCommandIfReadOnly(function);
+	PreventCommandIfParallelMode(function);
+	PreventCommandDuringRecovery(function);
+}

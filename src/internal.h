@@ -1,0 +1,40 @@
+/*-------------------------------------------------------------------------
+ *
+ * internal.h
+ *		SQL on our own tables, outside the hot path.
+ *
+ * Between QueueSpiConnect() and QueueSpiFinish() the current user is the owner
+ * of the extension, who may touch the tables; whether the caller may do what
+ * it asks for has been checked before.  The text qualifies every name and
+ * operator.  An error restores the user, as the transaction aborts.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef QUEUE_INTERNAL_H
+#define QUEUE_INTERNAL_H
+
+#include "executor/spi.h"
+
+extern void QueueSpiConnect(void);
+extern void QueueSpiFinish(void);
+
+/* returns the number of rows, which are in SPI_tuptable if it returns some */
+extern uint64 QueueSpiExecute(const char *sql, int nargs, Oid *types, Datum *values,
+							  const char *nulls);
+
+/* true while such SQL runs: the triggers on our tables have nothing to tell */
+extern bool QueueSpiActive(void);
+extern void QueueSpiForget(void);
+
+extern Oid	QueueExtensionOwner(void);
+
+/* who was the current user before QueueSpiConnect() */
+extern Oid	QueueSpiCaller(void);
+
+/* checks of arguments, with the errors that all functions share */
+extern text *QueueArgText(FunctionCallInfo fcinfo, int arg, const char *name);
+extern void QueueCheckLabel(text *label, const char *name);
+extern int64 QueueArgDuration(Datum interval, const char *name, bool allow_zero);
+extern void QueueRequireWritable(const char *function);
+
+#endif							/* QUEUE_INTERNAL_H */

@@ -1,0 +1,374 @@
+/*-------------------------------------------------------------------------
+ *
+ * job.c
+ *		One job row: its layout, its states, its settings, its id.
+ *
+ * A job is in exactly one of three places, and its place tells most of its
+ * state: queue.job_live (waiting, active), queue.job_parked (delayed,
+ * blocked), queue.job_archive (completed, failed, cancelled).  The states are
+ * drawn in doc/architecture.md.
+ *
+ * An active job is held by whom lease_owner names: the installation, a number
+ * made of this cluster's identity, this database and this job_live.  A copy of
+ * the row somewhere else (a restored dump, a database made from this one as
+ * template) bears a foreign number: nobody there holds the job, so it counts
+ * as waiting.  A crash, a restart or the promotion of a standby change nothing
+ * in the number, so leases live on.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "access/xlog.h"
+#include "catalog/pg_control.h"
+#include "commands/sequence.h"
+#include "common/hashfn.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/numeric.h"
+
+#include "compat.h"
+#include "job.h"
+
+#define JOB_ID_BLOCK	64		/* ids per value of queue._job_id_block */
+
+StaticAssertDecl(offsetof(JobHead, job_id) == 0, "JobHead must match the columns");
+StaticAssertDecl(offsetof(JobHead, lease_owner) == 48, "JobHead must match the columns");
+StaticAssertDecl(offsetof(JobHead, queue_id) == 56, "JobHead must match the columns");
+StaticAssertDecl(offsetof(JobHead, order_class) == 64, "JobHead must match the columns");
+StaticAssertDecl(offsetof(JobHead, state) == 70, "JobHead must match the columns");
+
+/* the finalizer of splitmix64: every bit of the result depends on every bit */
+static uint64
+mix(uint64 h)
+{
+	h = (h ^ (h >> 30)) * UINT64CONST(0xbf58476d1ce4e5b9);
+	h = (h ^ (h >> 27)) * UINT64CONST(0x94d049bb133111eb);
+	return h ^ (h >> 31);
+}
+
+int64
+QueueLeaseOwner(void)
+{
+	static int64 owner;
+	static Oid	owner_live_id;
+	Oid			live_id = QueueCatalogGet(false)->live;
+
+	if (owner == 0 || owner_live_id != live_id)
+	{
+		uint64		h = GetSystemIdentifier();
+
+		h = hash_combine64(h, MyDatabaseId);
+		h = hash_combine64(h, live_id);
+		/* the low half is for sessions that bind a lease; zero means unbound */
+		owner = (int64) (mix(h) & ~UINT64CONST(0xFFFFFFFF));
+		if (owner == 0)
+			owner = INT64CONST(1) << 32;
+		owner_live_id = live_id;
+	}
+	return owner;
+}
+
+JobState
+QueueJobState(const JobHead *job)
+{
+	if (job->state == JOB_ACTIVE && !job_is_active(job))
+		return JOB_WAITING;
+	return (JobState) job->state;
+}
+
+static const struct
+{
+	JobState	state;
+	JobCount	count;
+	const char *name;
+}			states[] = {
+	{JOB_WAITING, COUNT_WAITING, "waiting"},
+	{JOB_DELAYED, COUNT_DELAYED, "delayed"},
+	{JOB_BLOCKED, COUNT_BLOCKED, "blocked"},
+	{JOB_ACTIVE, COUNT_ACTIVE, "active"},
+	{JOB_COMPLETED, COUNT_COMPLETED, "completed"},
+	{JOB_FAILED, COUNT_FAILED, "failed"},
+	{JOB_CANCELLED, COUNT_CANCELLED, "cancelled"},
+};
+
+JobCount
+QueueJobCount(JobState state)
+{
+	for (int i = 0; i < lengthof(states); i++)
+		if (states[i].state == state)
+			return states[i].count;
+	elog(ERROR, "unknown job state %d", (int) state);
+	return COUNT_WAITING;		/* keep compiler quiet */
+}
+
+const char *
+QueueStateName(JobState state)
+{
+	return states[QueueJobCount(state)].name;
+}
+
+bool
+QueueStateFromName(const char *name, JobState *state)
+{
+	for (int i = 0; i < lengthof(states); i++)
+		if (strcmp(states[i].name, name) == 0)
+		{
+			*state = states[i].state;
+			return true;
+		}
+	return false;
+}
+
+TimestampTz
+QueueTimeAfter(TimestampTz now, int64 usecs)
+{
+	TimestampTz result;
+
+	if (TIMESTAMP_NOT_FINITE(now))
+		return now;
+	if (pg_add_s64_overflow(now, usecs, &result) || !IS_VALID_TIMESTAMP(result))
+		return usecs < 0 ? MIN_TIMESTAMP : END_TIMESTAMP - 1;
+	return result;
+}
+
+/*
+ * With strict priority a class is a priority, and its order the due time.
+ * With aging there is one class; all jobs age at the same speed, so the order
+ * of two of them never changes, and the key can be computed once.
+ */
+void
+QueueJobSetOrder(JobHead *job, const QueueSettings *settings)
+{
+	if (settings->aging)
+	{
+		int64		handicap;
+
+		if (pg_mul_s64_overflow(job->priority, settings->aging_interval, &handicap))
+			handicap = job->priority < 0 ? PG_INT64_MIN / 2 : PG_INT64_MAX / 2;
+		job->order_class = 0;
+		job->order_at = QueueTimeAfter(job->run_at, handicap);
+	}
+	else
+	{
+		job->order_class = job->priority;
+		job->order_at = job->run_at;
+	}
+}
+
+/* a taker gets it, or takes it over from one whose lease has run out */
+void
+QueueJobTake(JobHead *job, TimestampTz now, TimestampTz expires_at)
+{
+	Assert(job->state != JOB_ACTIVE || !job_is_held(job, now));
+	Assert(expires_at > now);
+
+	job->state = JOB_ACTIVE;
+	job->attempt++;
+	job->taken_at = now;
+	job->lease_expires_at = expires_at;
+	job->lease_owner = QueueLeaseOwner();
+}
+
+/* its holder gives it back, to run again at run_at */
+void
+QueueJobReturn(JobHead *job, const QueueSettings *settings, TimestampTz run_at,
+			   TimestampTz now)
+{
+	job->state = run_at > now ? JOB_DELAYED : JOB_WAITING;
+	job->run_at = run_at;
+	job->lease_owner = 0;
+	job->lease_expires_at = DT_NOBEGIN;
+	QueueJobSetOrder(job, settings);
+}
+
+/* a parked job may run */
+void
+QueueJobDue(JobHead *job, const QueueSettings *settings)
+{
+	Assert(job->state == JOB_DELAYED || job->state == JOB_BLOCKED);
+
+	job->state = JOB_WAITING;
+	QueueJobSetOrder(job, settings);
+}
+
+/* ---------------------------------------------------------------------
+ * Settings of one job
+ * --------------------------------------------------------------------- */
+
+static void
+bad_option(const char *key, const char *detail)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("invalid option \"%s\"", key),
+			 errdetail("%s", detail),
+			 errhint("Options are backoff, backoff_base, backoff_max, backoff_jitter, "
+					 "visibility_timeout, keep_completed and keep_failed.")));
+}
+
+/* an interval, as a JSON string ('30 s') or a number of seconds */
+static int64
+option_usecs(const char *key, JsonbValue *value)
+{
+	int64		usecs = 0;
+
+	if (value->type == jbvString)
+	{
+		char	   *text = pnstrdup(value->val.string.val, value->val.string.len);
+		Interval   *interval = DatumGetIntervalP(DirectFunctionCall3(interval_in, CStringGetDatum(text),
+																	 ObjectIdGetDatum(InvalidOid),
+																	 Int32GetDatum(-1)));
+
+		usecs = QueueIntervalUsecs(interval, key);
+	}
+	else if (value->type == jbvNumeric)
+	{
+		double		seconds = DatumGetFloat8(DirectFunctionCall1(numeric_float8,
+																 NumericGetDatum(value->val.numeric)));
+
+		if (isnan(seconds) || fabs(seconds) > 1e11)
+			bad_option(key, "The number of seconds is out of range.");
+		usecs = (int64) rint(seconds * 1e6);
+	}
+	else
+		bad_option(key, "It must be an interval in a string, or a number of seconds.");
+	if (usecs < 0)
+		bad_option(key, "It must not be negative.");
+	return usecs;
+}
+
+/* overlay what the options say; unknown keys and bad values are errors */
+static void
+apply_options(Jsonb *jsonb, JobOptions *options)
+{
+	JsonbIterator *it = JsonbIteratorInit(&jsonb->root);
+	JsonbIteratorToken token;
+	JsonbValue	value;
+
+	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
+	{
+		char	   *key;
+
+		if (token != WJB_KEY)
+			continue;
+		key = pnstrdup(value.val.string.val, value.val.string.len);
+		(void) JsonbIteratorNext(&it, &value, true);
+		if (strcmp(key, "backoff") == 0)
+		{
+			if (value.type == jbvString && value.val.string.len == 11 &&
+				memcmp(value.val.string.val, "exponential", 11) == 0)
+				options->exponential = true;
+			else if (value.type == jbvString && value.val.string.len == 5 &&
+					 memcmp(value.val.string.val, "fixed", 5) == 0)
+				options->exponential = false;
+			else
+				bad_option(key, "It must be \"exponential\" or \"fixed\".");
+		}
+		else if (strcmp(key, "backoff_jitter") == 0)
+		{
+			double		jitter = -1;
+
+			if (value.type == jbvNumeric)
+				jitter = DatumGetFloat8(DirectFunctionCall1(numeric_float8,
+															NumericGetDatum(value.val.numeric)));
+			if (!(jitter >= 0 && jitter <= 1))
+				bad_option(key, "It must be a number from 0 to 1.");
+			options->backoff_jitter = (float4) jitter;
+		}
+		else if (strcmp(key, "backoff_base") == 0)
+			options->backoff_base = option_usecs(key, &value);
+		else if (strcmp(key, "backoff_max") == 0)
+			options->backoff_max = option_usecs(key, &value);
+		else if (strcmp(key, "keep_completed") == 0)
+			options->keep_completed = option_usecs(key, &value);
+		else if (strcmp(key, "keep_failed") == 0)
+			options->keep_failed = option_usecs(key, &value);
+		else if (strcmp(key, "visibility_timeout") == 0)
+		{
+			options->visibility_timeout = option_usecs(key, &value);
+			if (options->visibility_timeout == 0)
+				bad_option(key, "It must be longer than nothing.");
+		}
+		else
+			bad_option(key, "There is no option of that name.");
+		pfree(key);
+	}
+}
+
+void
+QueueJobCheckOptions(Datum options)
+{
+	Jsonb	   *jsonb = DatumGetJsonbP(options);
+	JobOptions	ignored;
+
+	if (!JB_ROOT_IS_OBJECT(jsonb))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("options must be a JSON object"),
+				 errhint("For example: {\"backoff\": \"fixed\", \"backoff_base\": \"30 s\"}.")));
+	apply_options(jsonb, &ignored);
+}
+
+void
+QueueJobOptions(HeapTuple tuple, TupleDesc desc, const QueueSettings *settings,
+				JobOptions *options)
+{
+	Datum		value;
+	bool		null = true;
+
+	options->exponential = settings->exponential;
+	options->backoff_jitter = settings->backoff_jitter;
+	options->backoff_base = settings->backoff_base;
+	options->backoff_max = settings->backoff_max;
+	options->visibility_timeout = settings->visibility_timeout;
+	options->keep_completed = settings->keep_completed;
+	options->keep_failed = settings->keep_failed;
+
+	if (!HeapTupleHasNulls(tuple) || !att_isnull(JOB_OPTIONS - 1, tuple->t_data->t_bits))
+	{
+		value = heap_getattr(tuple, JOB_OPTIONS, desc, &null);
+		if (!null)
+			apply_options(DatumGetJsonbP(value), options);
+	}
+}
+
+int64
+QueueBackoff(const JobOptions *options, int attempt)
+{
+	int64		delay = options->backoff_base;
+	double		jitter = options->backoff_jitter;
+
+	if (options->exponential)
+		for (int i = 1; i < attempt && delay < options->backoff_max; i++)
+			if (pg_mul_s64_overflow(delay, 2, &delay))
+				delay = options->backoff_max;
+	delay = Min(delay, options->backoff_max);
+	return delay - (int64) (delay * jitter * queue_random_double());
+}
+
+/*
+ * Blocks of ids from a sequence.  A block that a rolled back transaction began
+ * is used on: ids need be unique, not dense.
+ */
+int64
+QueueJobNextId(void)
+{
+	static Oid	sequence;
+	static int64 next,
+				end;
+	Oid			current = QueueCatalogGet(false)->job_id_block;
+
+	if (next >= end || sequence != current)
+	{
+		int64		block = nextval_internal(current, false);
+
+		sequence = current;
+		next = block * JOB_ID_BLOCK;
+		end = next + JOB_ID_BLOCK;
+	}
+	return next++;
+}

@@ -1,0 +1,125 @@
+/*-------------------------------------------------------------------------
+ *
+ * job.h
+ *		One job row: its layout, how it is formed and read, and the only place
+ *		that changes its state.
+ *
+ * queue.job_live and queue.job_parked have the same columns, so that a move
+ * takes the row as it is.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef QUEUE_JOB_H
+#define QUEUE_JOB_H
+
+#include "access/htup_details.h"
+#include "utils/rel.h"
+
+#include "catalog.h"
+#include "shared.h"
+
+/* columns of both tables */
+enum
+{
+	JOB_JOB_ID = 1, JOB_ORDER_AT, JOB_RUN_AT, JOB_ENQUEUED_AT, JOB_TAKEN_AT,
+	JOB_LEASE_EXPIRES_AT, JOB_LEASE_OWNER, JOB_QUEUE_ID, JOB_ATTEMPT,
+	JOB_ORDER_CLASS, JOB_PRIORITY, JOB_MAX_ATTEMPTS, JOB_STATE,
+	JOB_WORKER, JOB_BATCH_ID, JOB_SOURCE, JOB_HEADERS, JOB_OPTIONS,
+	JOB_LAST_ERROR, JOB_PAYLOAD
+};
+#define JOB_NATTS	JOB_PAYLOAD
+
+/* the fixed-width, never null columns in their order, as they lie in a tuple */
+typedef struct JobHead
+{
+	int64		job_id;
+	TimestampTz order_at;
+	TimestampTz run_at;
+	TimestampTz enqueued_at;
+	TimestampTz taken_at;
+	TimestampTz lease_expires_at;
+	int64		lease_owner;
+	int32		queue_id;
+	int32		attempt;
+	int16		order_class;
+	int16		priority;
+	int16		max_attempts;
+	char		state;
+} JobHead;
+
+#define JOB_HEAD(tuple)	((JobHead *) GETSTRUCT(tuple))
+
+static inline HintKey
+job_order_key(const JobHead *job)
+{
+	return (HintKey) {job->order_at, job->job_id};
+}
+
+static inline HintKey
+job_due_key(const JobHead *job)
+{
+	return (HintKey) {job->run_at, job->job_id};
+}
+
+/* who the leases that this installation gives out belong to */
+extern int64 QueueLeaseOwner(void);
+
+/* is somebody holding it?  The lease may have run out since. */
+static inline bool
+job_is_active(const JobHead *job)
+{
+	return job->state == JOB_ACTIVE && job->lease_owner == QueueLeaseOwner();
+}
+
+static inline bool
+job_is_held(const JobHead *job, TimestampTz now)
+{
+	return job_is_active(job) && job->lease_expires_at > now;
+}
+
+/* the state that counts, whatever stands in the row after a restore */
+extern JobState QueueJobState(const JobHead *job);
+extern JobCount QueueJobCount(JobState state);
+extern const char *QueueStateName(JobState state);
+extern bool QueueStateFromName(const char *name, JobState *state);
+
+/* class and key of the order, by the queue's settings */
+extern void QueueJobSetOrder(JobHead *job, const QueueSettings *settings);
+
+/*
+ * Transitions: the only assignments of a state.  Each asserts that it is
+ * allowed from the old one.
+ */
+extern void QueueJobTake(JobHead *job, TimestampTz now, TimestampTz expires_at);
+extern void QueueJobReturn(JobHead *job, const QueueSettings *settings,
+						   TimestampTz run_at, TimestampTz now);
+extern void QueueJobDue(JobHead *job, const QueueSettings *settings);
+
+/* per-job settings, from the job's options where it has some, or the queue */
+typedef struct JobOptions
+{
+	bool		exponential;
+	float4		backoff_jitter;
+	int64		backoff_base;
+	int64		backoff_max;
+	int64		visibility_timeout;
+	int64		keep_completed;
+	int64		keep_failed;
+} JobOptions;
+
+extern void QueueJobOptions(HeapTuple tuple, TupleDesc desc,
+							const QueueSettings *settings, JobOptions *options);
+
+/* check options given at enqueue; an error names what is wrong */
+extern void QueueJobCheckOptions(Datum options);
+
+/* how long to wait before the attempt after this one */
+extern int64 QueueBackoff(const JobOptions *options, int attempt);
+
+/* ids of new jobs, ascending within a backend */
+extern int64 QueueJobNextId(void);
+
+/* now plus a duration, without overflow */
+extern TimestampTz QueueTimeAfter(TimestampTz now, int64 usecs);
+
+#endif							/* QUEUE_JOB_H */

@@ -1,0 +1,719 @@
+/*-------------------------------------------------------------------------
+ *
+ * maintenance.c
+ *		One worker per database: everything that nobody waits for.
+ *
+ * Moves parked jobs that are due into the live table, sweeps for leases that
+ * have ended, gives leaves to the rings and truncates them, folds counts,
+ * counts anew what is not known, frees slots, and starts a vacuum of the live
+ * table when enough in it is dead and the horizon lets it be removed.  Each
+ * step is a short transaction.  All but the vacuum is also SQL, as
+ * queue.maintain(), for pg_cron or a hand.
+ *
+ * Nothing here is needed for correctness: without it, takers find due jobs and
+ * ended leases themselves, only later, and nothing is cleaned up.
+ *
+ * When to wake next: before it looks, the worker publishes "always wake me";
+ * after, the earliest time it has found.  A commit that parks a job, or leases
+ * one, changes the hint first and then reads what is published.  So either the
+ * look has seen the hint, or the commit sets the latch.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "commands/defrem.h"
+#include "commands/vacuum.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "pgstat.h"
+#include "storage/ipc.h"
+#include "storage/procarray.h"
+#include "tcop/utility.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "compat.h"
+#include "dequeue.h"
+#include "internal.h"
+#include "launcher.h"
+#include "ring.h"
+#include "stats.h"
+#include "worker.h"
+
+QUEUE_FUNCTION(queue_maintain);
+
+PGDLLEXPORT void queue_maintenance_main(Datum main_arg);
+PGDLLEXPORT void queue_vacuum_main(Datum main_arg);
+
+#define MOVE_CHUNK			1000	/* jobs moved in one transaction */
+#define SWEEP_CHUNK			1000	/* stalled jobs failed in one transaction */
+#define SWEEP_SPACING_MS	100		/* between two sweeps of a class */
+#define RING_EVERY_MS		10000
+#define TIDY_EVERY_MS		60000
+#define SAFETY_EVERY_MS		60000
+#define SAFETY_SHARE		100		/* a safety look may take 1/100 of the time */
+
+/* what the worker remembers of the hint slot of the same index */
+typedef struct Swept
+{
+	TimestampTz at;				/* last sweep */
+	TimestampTz safety_at;		/* next safety look */
+} Swept;
+
+static Swept *swept;
+
+typedef enum Step
+{
+	STEP_COUNT,
+	STEP_MOVE,
+	STEP_SWEEP,
+	STEP_RING,
+	STEP_TIDY
+} Step;
+
+static const char *const step_names[] = {
+	[STEP_COUNT] = "counters counted anew",
+	[STEP_MOVE] = "due jobs moved",
+	[STEP_SWEEP] = "ended leases found",
+	[STEP_RING] = "expired leaves truncated",
+	[STEP_TIDY] = "internal rows removed",
+};
+
+/* ---------------------------------------------------------------------
+ * Steps.  Each runs inside a transaction that the caller brackets.
+ * --------------------------------------------------------------------- */
+
+/* a slot and a hint of due times for every queue, whoever has used it yet */
+static void
+make_slots(List *queues)
+{
+	ListCell   *lc;
+
+	foreach(lc, queues)
+	{
+		QueueSlot  *slot = QueueXactSlot(((QueueSettings *) lfirst(lc))->queue_id);
+
+		if (slot)
+			(void) QueueHintSlot(slot, CLASS_PARKED, true);
+	}
+}
+
+/*
+ * Look at what lies between floor and hint: note the jobs whose lease has
+ * ended, fail those whose attempts are used up, find the next expiry.  A safety
+ * look begins at the left edge, and notes waiting jobs, too.
+ *
+ * Behind the hint, takers look for themselves.  But there may be none: so the
+ * walk goes on until it meets a job that waits.
+ */
+static int
+sweep_class(const QueueSettings *settings, QueueSlot *slot, HintSlot *hint, bool safety)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz least = PG_INT64_MAX;
+	QueueFinish *finish = QueueFinishBegin();
+	QueueStore	live;
+	HintLook	look;
+	HintKey		until,
+				lowest = HINT_KEY_MAX;
+	Snapshot	snapshot;
+	QueueScan	scan;
+	HeapTuple	row;
+	ItemPointerData tid;
+	int			found = 0;
+
+	QueueStoreOpen(&live, false);
+	/* forget the expiry before the snapshot: see QueueHintTakeLeastExpiry() */
+	(void) QueueHintTakeLeastExpiry(hint);
+	QueueHintSweepBegin(&look, hint, &until);
+	snapshot = QueueFreshSnapshot();
+	QueueScanBegin(&scan, &live, snapshot, settings->queue_id, hint->order_class,
+				   safety ? HINT_KEY_MIN : look.start);
+	while ((row = QueueScanNext(&scan, &tid)) != NULL)
+	{
+		JobHead    *job = JOB_HEAD(row);
+		HintKey		key = job_order_key(job);
+
+		if (!HINT_KEY_LT(lowest, HINT_KEY_MAX))
+			lowest = key;
+		if (!job_is_active(job))
+		{
+			if (!HINT_KEY_LT(key, until))
+				break;
+			if (safety)
+				QueueHintNote(hint, key);
+			continue;
+		}
+		if (job->lease_expires_at > now)
+		{
+			least = Min(least, job->lease_expires_at);
+			continue;
+		}
+		found++;
+		if (job->attempt < job->max_attempts)
+		{
+			QueueHintNote(hint, key);
+			continue;
+		}
+		if (found <= SWEEP_CHUNK)
+		{
+			JobHead		before = *job;
+			HeapTuple	copy = heap_copytuple(row);
+
+			if (QueueStoreDelete(&live, &tid, &before, slot, false, false) == TM_Ok)
+			{
+				QueueFailStalled(finish, copy, RelationGetDescr(live.heap), settings, slot, now);
+				QueueXactDead(1);
+			}
+			heap_freetuple(copy);
+		}
+		else
+			least = now;		/* the rest next time */
+	}
+	/* jobs that we have failed count as there until we have committed */
+	QueueHintRaiseFloor(&look, HINT_KEY_LT(lowest, until) ? lowest : until);
+	QueueHintLookEnd(&look);
+	QueueScanEnd(&scan);
+	QueueReleaseSnapshot(snapshot);
+	if (least != PG_INT64_MAX)
+		QueueHintNoteExpiry(hint, least);
+	QueueStoreClose(&live);
+	QueueFinishEnd(finish);
+	return found;
+}
+
+/* give leaves to retentions that are in use */
+static void
+ensure_leaves(List *queues)
+{
+	ListCell   *lc;
+
+	foreach(lc, queues)
+	{
+		QueueSettings *settings = lfirst(lc);
+
+		QueueRingEnsure(RING_ARCHIVE, settings->keep_completed);
+		if (settings->keep_failed != settings->keep_completed)
+			QueueRingEnsure(RING_ARCHIVE, settings->keep_failed);
+	}
+	QueueRingEnsure(RING_LOG, (int64) queue_log_retention * 60 * USECS_PER_SEC);
+}
+
+/* fold the appended counts into one row per leaf and queue */
+static int64
+fold_counts(void)
+{
+	int64		removed;
+
+	QueueSpiConnect();
+	removed = (int64) QueueSpiExecute(
+		"WITH many AS ("
+		"  SELECT leaf, queue_id FROM queue._archive_count"
+		"  GROUP BY leaf, queue_id HAVING count(*) > 1"
+		"), gone AS ("
+		"  DELETE FROM queue._archive_count AS c USING many AS m"
+		"  WHERE c.leaf = m.leaf AND c.queue_id = m.queue_id"
+		"  RETURNING c.*"
+		") INSERT INTO queue._archive_count"
+		"  SELECT leaf, queue_id, sum(completed), sum(failed), sum(cancelled)"
+		"  FROM gone GROUP BY leaf, queue_id", 0, NULL, NULL, NULL);
+	QueueSpiFinish();
+	return removed;
+}
+
+/* rows that nobody needs any more */
+static int64
+tidy_rows(void)
+{
+	int64		removed = 0;
+
+	QueueSpiConnect();
+	/* a finished transaction whose finisher died before it could remove them */
+	removed += (int64) QueueSpiExecute(
+		"DELETE FROM queue._prepared AS p WHERE NOT EXISTS ("
+		"SELECT FROM pg_prepared_xacts AS x"
+		" WHERE x.transaction::text::bigint = (p.xid % 4294967296))", 0, NULL, NULL, NULL);
+	removed += (int64) QueueSpiExecute(
+		"DELETE FROM queue.privilege AS p WHERE NOT EXISTS ("
+		"SELECT FROM pg_roles AS r WHERE r.oid = p.grantee)", 0, NULL, NULL, NULL);
+	if (QueueSpiExecute(
+			"UPDATE queue.queue AS q SET owner = 0 WHERE q.owner <> 0 AND NOT EXISTS ("
+			"SELECT FROM pg_roles AS r WHERE r.oid = q.owner)", 0, NULL, NULL, NULL) > 0)
+		QueueCatalogInvalidate();
+	QueueSpiFinish();
+	return removed + (int64) QueueRingSweepZero(RING_ARCHIVE, 10000) +
+		(int64) QueueRingSweepZero(RING_LOG, 10000);
+}
+
+/* does the list of queues have it?  QueueSharedFreeQueues() asks with -1 first */
+static bool
+known_queue(int32 queue_id, void *arg)
+{
+	List	  **queues = arg;
+	ListCell   *lc;
+
+	if (queue_id == -1)
+	{
+		*queues = QueueSettingsAll();
+		return true;
+	}
+	foreach(lc, *queues)
+		if (((QueueSettings *) lfirst(lc))->queue_id == queue_id)
+			return true;
+	return false;
+}
+
+/* ---------------------------------------------------------------------
+ * The same for SQL, in the caller's transaction
+ * --------------------------------------------------------------------- */
+
+static void
+put_step(ReturnSetInfo *rsinfo, Step step, int64 items)
+{
+	Datum		values[2];
+	bool		nulls[2] = {false, false};
+
+	values[0] = CStringGetTextDatum(step_names[step]);
+	values[1] = Int64GetDatum(items);
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+static int64
+sweep_queue(const QueueSettings *settings)
+{
+	QueueSlot  *slot = QueueXactSlot(settings->queue_id);
+	HintSlot  **hints;
+	int			count;
+	bool		known;
+	int64		found = 0;
+
+	if (slot == NULL)
+		return 0;
+	hints = QueueHintList(slot, &count, &known);
+	if (!known)
+	{
+		QueueStore	live;
+
+		QueueStoreOpen(&live, false);
+		QueueLearnClasses(&live, slot);
+		QueueStoreClose(&live);
+		hints = QueueHintList(slot, &count, &known);
+	}
+	for (int i = 0; i < count; i++)
+		if (QueueHintLeastExpiry(hints[i]) <= GetCurrentTimestamp())
+			found += sweep_class(settings, slot, hints[i], false);
+	return found;
+}
+
+Datum
+queue_maintain(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	Installation *installation;
+	List	   *queues;
+	ListCell   *lc;
+	int64		moved = 0,
+				found = 0,
+				truncated = 0;
+	TimestampTz next_due;
+
+	QueueRequireWritable("queue.maintain()");
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
+	installation = QueueInstallation(QueueCatalogGet(false)->live);
+	CommandCounterIncrement();
+
+	if (installation && !QueueStatsKnown(installation) &&
+		!TransactionIdIsValid(GetTopTransactionIdIfAny()))
+	{
+		QueueStatsRecount(installation);
+		put_step(rsinfo, STEP_COUNT, 1);
+	}
+	queues = QueueSettingsAll();
+	make_slots(queues);
+	foreach(lc, queues)
+	{
+		int			n;
+
+		do
+		{
+			CHECK_FOR_INTERRUPTS();
+			n = QueueMoveDue(lfirst(lc), MOVE_CHUNK, &next_due);
+			moved += n;
+			/* what we have moved must not be seen again */
+			CommandCounterIncrement();
+		} while (n > 0);
+		found += sweep_queue(lfirst(lc));
+		CommandCounterIncrement();
+	}
+	ensure_leaves(queues);
+	while (QueueRingTruncate(RING_ARCHIVE) || QueueRingTruncate(RING_LOG))
+	{
+		truncated++;
+		CommandCounterIncrement();
+	}
+	put_step(rsinfo, STEP_MOVE, moved);
+	put_step(rsinfo, STEP_SWEEP, found);
+	put_step(rsinfo, STEP_RING, truncated);
+	put_step(rsinfo, STEP_TIDY, fold_counts() + tidy_rows());
+	return (Datum) 0;
+}
+
+/* ---------------------------------------------------------------------
+ * The worker
+ * --------------------------------------------------------------------- */
+
+/* the queues, as of the last invalidation */
+static List *queues;
+static MemoryContext queues_context;
+static uint64 queues_generation;
+
+static void
+load_queues(void)
+{
+	MemoryContext old;
+
+	if (queues_generation == QueueCatalogGeneration())
+		return;
+	queues_generation = QueueCatalogGeneration();
+	MemoryContextReset(queues_context);
+	queues = NIL;
+	old = MemoryContextSwitchTo(queues_context);
+	queues = QueueSettingsAll();
+	MemoryContextSwitchTo(old);
+	make_slots(queues);
+}
+
+static const QueueSettings *
+queue_settings(int32 queue_id)
+{
+	ListCell   *lc;
+
+	foreach(lc, queues)
+		if (((QueueSettings *) lfirst(lc))->queue_id == queue_id)
+			return lfirst(lc);
+	return NULL;
+}
+
+/* move what is due, queue after queue; *wake_at gets the next due time */
+static void
+move_due(Installation *installation, TimestampTz *wake_at)
+{
+	for (int i = 0; i < queue_max_hints; i++)
+	{
+		HintSlot   *hint = &HintSlots[i];
+		int			queue = hint->queue;
+		TimestampTz next_due;
+
+		if (queue < 0 || hint->order_class != CLASS_PARKED ||
+			QueueSlots[queue].installation != installation - Installations)
+			continue;
+		next_due = QueueHintRead(hint, NULL).at;
+		for (int chunk = 0; next_due <= GetCurrentTimestamp() && chunk < 10; chunk++)
+		{
+			const QueueSettings *settings;
+
+			QueueWorkerBegin("moving due jobs");
+			load_queues();
+			settings = queue_settings(QueueSlots[queue].queue_id);
+			if (settings)
+				(void) QueueMoveDue(settings, MOVE_CHUNK, &next_due);
+			QueueWorkerCommit();
+			if (settings == NULL)
+				break;
+		}
+		*wake_at = Min(*wake_at, next_due);
+	}
+}
+
+/* sweep what has ended leases; *wake_at gets the next expiry */
+static void
+sweep_leases(Installation *installation, TimestampTz *wake_at)
+{
+	for (int i = 0; i < queue_max_hints; i++)
+	{
+		HintSlot   *hint = &HintSlots[i];
+		int			queue = hint->queue;
+		TimestampTz now = GetCurrentTimestamp();
+		TimestampTz spaced = swept[i].at + SWEEP_SPACING_MS * 1000;
+		TimestampTz due;
+		bool		safety;
+		const QueueSettings *settings;
+
+		if (queue < 0 || hint->order_class == CLASS_PARKED ||
+			QueueSlots[queue].installation != installation - Installations)
+			continue;
+		if (swept[i].safety_at == 0)
+			swept[i].safety_at = now + (TimestampTz) SAFETY_EVERY_MS * 1000;
+		safety = now >= swept[i].safety_at;
+		due = Max(QueueHintLeastExpiry(hint), spaced);
+		if (due > now && !safety)
+		{
+			*wake_at = Min(*wake_at, Min(due, swept[i].safety_at));
+			continue;
+		}
+
+		QueueWorkerBegin(safety ? "safety look" : "looking for ended leases");
+		load_queues();
+		settings = queue_settings(QueueSlots[queue].queue_id);
+		if (settings)
+		{
+			/* pins the slot, and with it the hint */
+			QueueSlot  *slot = QueueXactSlot(settings->queue_id);
+
+			if (slot == &QueueSlots[queue] && hint->queue == queue)
+				(void) sweep_class(settings, slot, hint, safety);
+		}
+		QueueWorkerCommit();
+		swept[i].at = GetCurrentTimestamp();
+		if (safety)
+			swept[i].safety_at = swept[i].at + Max((TimestampTz) SAFETY_EVERY_MS * 1000,
+												   (swept[i].at - now) * SAFETY_SHARE);
+		*wake_at = Min(*wake_at, Max(QueueHintLeastExpiry(hint),
+									 swept[i].at + SWEEP_SPACING_MS * 1000));
+	}
+}
+
+/* parked hints have no expiry to sweep for, but need the safety look as well */
+static void
+lower_parked(Installation *installation)
+{
+	for (int i = 0; i < queue_max_hints; i++)
+		if (HintSlots[i].queue >= 0 && HintSlots[i].order_class == CLASS_PARKED &&
+			QueueSlots[HintSlots[i].queue].installation == installation - Installations)
+			QueueHintNote(&HintSlots[i], HINT_KEY_MIN);
+}
+
+/* classes of queues that nobody has taken from since the start */
+static void
+learn_classes(Installation *installation)
+{
+	ListCell   *lc;
+
+	foreach(lc, queues)
+	{
+		QueueSlot  *slot = QueueXactSlot(((QueueSettings *) lfirst(lc))->queue_id);
+
+		if (slot && !slot->classes_known)
+		{
+			QueueStore	live;
+
+			QueueStoreOpen(&live, false);
+			QueueLearnClasses(&live, slot);
+			QueueStoreClose(&live);
+		}
+	}
+}
+
+static void
+keep_rings(void)
+{
+	bool		again = true;
+
+	QueueWorkerBegin("giving leaves to the rings");
+	load_queues();
+	ensure_leaves(queues);
+	QueueWorkerCommit();
+	while (again)
+	{
+		QueueWorkerBegin("truncating expired leaves");
+		again = QueueRingTruncate(RING_ARCHIVE) || QueueRingTruncate(RING_LOG);
+		QueueWorkerCommit();
+	}
+}
+
+static void
+tidy(Installation *installation, Oid live_id)
+{
+	List	   *known;
+
+	QueueWorkerBegin("folding counts");
+	(void) fold_counts();
+	QueueWorkerCommit();
+	QueueWorkerBegin("removing what nobody needs");
+	(void) tidy_rows();
+	QueueSharedFreeInstallations(MyDatabaseId, live_id);
+	QueueSharedFreeQueues(live_id, known_queue, &known);
+	load_queues();
+	learn_classes(installation);
+	QueueWorkerCommit();
+	lower_parked(installation);
+}
+
+/*
+ * Start a vacuum of the live table when enough is dead and, since an earlier
+ * one could not remove it, every snapshot is younger than it.
+ */
+static void
+start_vacuum(Installation *installation, Oid live_id)
+{
+	static TransactionId mark = InvalidTransactionId;
+	static BackgroundWorkerHandle *handle;
+	uint64		dead = pg_atomic_read_u64(&installation->dead);
+	TransactionId horizon;
+	BackgroundWorker worker;
+	Relation	rel;
+	pid_t		pid;
+
+	if (handle)
+	{
+		if (GetBackgroundWorkerPid(handle, &pid) != BGWH_STOPPED)
+			return;
+		pfree(handle);
+		handle = NULL;
+	}
+	if (dead < (uint64) queue_vacuum_threshold)
+		return;
+
+	QueueWorkerBegin("looking whether to vacuum");
+	if (!TransactionIdIsValid(mark))
+		mark = XidFromFullTransactionId(ReadNextFullTransactionId());
+	rel = table_open(live_id, AccessShareLock);
+	/* a table of many live rows takes long to scan: wait for more */
+	if (dead < (uint64) Max(rel->rd_rel->reltuples, 0) / 10)
+		horizon = InvalidTransactionId;
+	else
+		horizon = GetOldestNonRemovableTransactionId(rel);
+	table_close(rel, AccessShareLock);
+	QueueWorkerCommit();
+	if (!TransactionIdIsValid(horizon) || TransactionIdPrecedes(horizon, mark))
+		return;
+
+	QueueWorkerDescribe(&worker, "queue_vacuum_main", "queue vacuum", "");
+	snprintf(worker.bgw_name, BGW_MAXLEN, "queue vacuum in database %u", MyDatabaseId);
+	worker.bgw_main_arg = ObjectIdGetDatum(MyDatabaseId);
+	worker.bgw_notify_pid = MyProcPid;
+	MemoryContextSwitchTo(TopMemoryContext);
+	if (RegisterDynamicBackgroundWorker(&worker, &handle))
+	{
+		mark = InvalidTransactionId;
+		pg_atomic_fetch_sub_u64(&installation->dead, dead);
+	}
+	else
+		handle = NULL;			/* autovacuum will have to do */
+}
+
+/* has the time come for something that is done every so often? */
+static bool
+every(TimestampTz *last, int ms, TimestampTz now)
+{
+	if (*last != 0 && now >= *last && now - *last < (TimestampTz) ms * 1000)
+		return false;
+	*last = now;
+	return true;
+}
+
+static Installation *
+find_installation(Oid *live_id)
+{
+	const QueueCatalog *cat;
+	Installation *installation = NULL;
+
+	QueueWorkerBegin("looking for the extension");
+	cat = QueueCatalogGet(true);
+	if (cat)
+	{
+		*live_id = cat->live;
+		installation = QueueInstallation(cat->live);
+	}
+	QueueWorkerCommit();
+	return installation;
+}
+
+void
+queue_maintenance_main(Datum main_arg)
+{
+	DatabaseEntry *entry;
+	Oid			live_id = InvalidOid;
+	TimestampTz rings_at = 0,
+				tidied_at = 0;
+	MemoryContext context;
+
+	QueueWorkerConnect(DatumGetObjectId(main_arg));
+	entry = QueueLauncherAttach(MyDatabaseId);
+	if (entry == NULL)
+		proc_exit(0);
+	swept = MemoryContextAllocZero(TopMemoryContext, sizeof(Swept) * queue_max_hints);
+	queues_context = AllocSetContextCreate(TopMemoryContext, "queue settings list",
+										   ALLOCSET_DEFAULT_SIZES);
+	context = AllocSetContextCreate(TopMemoryContext, "queue maintenance",
+									ALLOCSET_DEFAULT_SIZES);
+
+	for (;;)
+	{
+		TimestampTz now = GetCurrentTimestamp();
+		TimestampTz wake_at = now + (TimestampTz) queue_maintenance_interval * 1000;
+		Installation *installation = find_installation(&live_id);
+
+		MemoryContextSwitchTo(context);
+		MemoryContextReset(context);
+		QueueLauncherFound(entry, installation != NULL);
+		if (installation == NULL || entry->leave)
+			proc_exit(0);
+
+		installation->maintenance = MyLatch;
+		pg_atomic_write_u64(&installation->wake_at, PG_INT64_MAX);
+		pg_memory_barrier();	/* before we look: see the top */
+
+		if (!QueueStatsKnown(installation))
+		{
+			QueueWorkerBegin("counting jobs");
+			QueueStatsRecount(installation);
+			QueueWorkerCommit();
+		}
+		QueueWorkerBegin("reading settings");
+		load_queues();
+		QueueWorkerCommit();
+		move_due(installation, &wake_at);
+		sweep_leases(installation, &wake_at);
+		if (every(&rings_at, RING_EVERY_MS, now))
+			keep_rings();
+		if (every(&tidied_at, TIDY_EVERY_MS, now))
+			tidy(installation, live_id);
+		start_vacuum(installation, live_id);
+
+		pg_atomic_write_u64(&installation->wake_at, (uint64) Max(wake_at, 0));
+		QueueWorkerWait(Max(0, Min((wake_at - GetCurrentTimestamp()) / 1000 + 1,
+								   queue_maintenance_interval)));
+	}
+}
+
+/* the server's own vacuum, of the live table, and nobody waits for it */
+void
+queue_vacuum_main(Datum main_arg)
+{
+	VacuumStmt *stmt;
+	const QueueCatalog *cat;
+
+	QueueWorkerConnect(DatumGetObjectId(main_arg));
+	QueueWorkerBegin("looking for the extension");
+	cat = QueueCatalogGet(true);
+	QueueWorkerCommit();
+	if (cat == NULL)
+		proc_exit(0);
+
+	/* vacuum() keeps its own things there */
+	PortalContext = AllocSetContextCreate(TopMemoryContext, "queue vacuum",
+										  ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(PortalContext);
+	stmt = makeNode(VacuumStmt);
+	stmt->is_vacuumcmd = true;
+	stmt->options = list_make3(makeDefElem("skip_locked", (Node *) makeBoolean(true), -1),
+							   makeDefElem("truncate", (Node *) makeBoolean(false), -1),
+							   makeDefElem("parallel", (Node *) makeInteger(0), -1));
+	stmt->rels = list_make1(makeVacuumRelation(makeRangeVar(QUEUE_SCHEMA, "job_live", -1),
+											   InvalidOid, NIL));
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	pgstat_report_activity(STATE_RUNNING, "vacuuming queue.job_live");
+	MemoryContextSwitchTo(PortalContext);
+	ExecVacuum(make_parsestate(NULL), stmt, true);
+	CommitTransactionCommand();
+	proc_exit(0);
+}

@@ -1,0 +1,234 @@
+/*-------------------------------------------------------------------------
+ *
+ * operate.c
+ *		Unfinished jobs, from outside: queue.cancel(), queue.purge_queue(), and
+ *		what administration does to all jobs of a queue.
+ *
+ * Whoever holds a job that is cancelled learns it when its settling verb says
+ * that the job is not held.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+#include "compat.h"
+#include "finish.h"
+#include "internal.h"
+#include "operate.h"
+
+QUEUE_FUNCTION(queue_cancel);
+QUEUE_FUNCTION(queue_purge_queue);
+
+/* cancel it if it is in this table; *again: it was, but has changed */
+static bool
+cancel_in(bool parked, int64 job_id, bool *again)
+{
+	QueueStore	store;
+	ItemPointerData tid;
+	HeapTuple	row;
+	bool		done = false;
+
+	QueueStoreOpen(&store, parked);
+	row = QueueStoreFind(&store, job_id, &tid);
+	if (row)
+	{
+		QueueSettings settings;
+		QueueSlot  *slot;
+
+		if (!QueueSettingsById(JOB_HEAD(row)->queue_id, &settings))
+			elog(ERROR, "job %lld belongs to no queue", (long long) job_id);
+		QueueRequirePrivilege(&settings, PRIVILEGE_ENQUEUE);
+		slot = QueueXactSlot(settings.queue_id);
+		if (QueueStoreDelete(&store, &tid, JOB_HEAD(row), slot, true, false) == TM_Ok)
+		{
+			QueueFinish *finish = QueueFinishBegin();
+
+			QueueFinishJob(finish, row, RelationGetDescr(store.heap), &settings, slot,
+						   JOB_CANCELLED, NULL, NULL, GetCurrentTimestamp());
+			QueueFinishEnd(finish);
+			QueueXactDead(parked ? 0 : 1);
+			done = true;
+		}
+		else
+			*again = true;
+	}
+	QueueStoreClose(&store);
+	return done;
+}
+
+Datum
+queue_cancel(PG_FUNCTION_ARGS)
+{
+	int64		job_id;
+	bool		again;
+
+	QueueRequireWritable("queue.cancel()");
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("job_id must not be null")));
+	job_id = PG_GETARG_INT64(0);
+	do
+	{
+		again = false;
+		CommandCounterIncrement();
+
+		/*
+		 * Each table is looked into under its own snapshot, so a job that
+		 * moves from the second to the first in between would be missed: look
+		 * into the first once more.
+		 */
+		for (int look = 0; look < 3; look++)
+			if (cancel_in(look == 1, job_id, &again))
+				PG_RETURN_BOOL(true);
+		CHECK_FOR_INTERRUPTS();
+	} while (again);
+	PG_RETURN_BOOL(false);
+}
+
+typedef enum Action
+{
+	ACTION_COUNT,
+	ACTION_DELETE,
+	ACTION_REORDER
+} Action;
+
+typedef struct Sweep
+{
+	Action		action;
+	const QueueSettings *settings;
+	QueueSlot  *slot;
+	bool		active;			/* delete running jobs, too */
+	int64		limit;
+	int64		done;
+} Sweep;
+
+static void
+sweep_row(Sweep *sweep, QueueStore *store, HeapTuple row, ItemPointer tid)
+{
+	JobHead		before = *JOB_HEAD(row);
+	JobHead		after = before;
+	HeapTuple	copy;
+
+	switch (sweep->action)
+	{
+		case ACTION_COUNT:
+			sweep->done++;
+			break;
+		case ACTION_DELETE:
+			if (job_is_active(&before) && !sweep->active)
+				break;
+			/* somebody is taking or settling it: wait only if all must go */
+			if (QueueStoreDelete(store, tid, &before, sweep->slot, sweep->active, false) == TM_Ok)
+			{
+				QueueXactCount(sweep->slot, QueueJobCount(QueueJobState(&before)), -1);
+				sweep->done++;
+			}
+			break;
+		case ACTION_REORDER:
+			QueueJobSetOrder(&after, sweep->settings);
+			if (job_is_active(&before) ||
+				(after.order_class == before.order_class && after.order_at == before.order_at))
+				break;
+			copy = heap_copytuple(row);
+			JOB_HEAD(copy)->order_class = after.order_class;
+			JOB_HEAD(copy)->order_at = after.order_at;
+			QueueXactNoteCommit(QueueStoreHint(store, &after, sweep->slot, true),
+								job_order_key(&after));
+			if (QueueStoreUpdate(store, tid, &before, sweep->slot, copy, false) == TM_Ok)
+				sweep->done++;
+			break;
+	}
+}
+
+/* one class of the live table, or the parked one, from end to end */
+static void
+sweep_class(Sweep *sweep, QueueStore *store, int order_class)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "queue sweep",
+												  ALLOCSET_DEFAULT_SIZES);
+	Snapshot	snapshot = QueueFreshSnapshot();
+	QueueScan	scan;
+	ItemPointerData tid;
+	HeapTuple	row;
+
+	QueueScanBegin(&scan, store, snapshot, sweep->settings->queue_id, order_class, HINT_KEY_MIN);
+	while (sweep->done < sweep->limit && (row = QueueScanNext(&scan, &tid)) != NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(context);
+
+		sweep_row(sweep, store, row, &tid);
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(context);
+	}
+	QueueScanEnd(&scan);
+	QueueReleaseSnapshot(snapshot);
+	MemoryContextDelete(context);
+}
+
+static int64
+sweep_queue(Sweep *sweep)
+{
+	QueueStore	store;
+
+	CommandCounterIncrement();
+	sweep->slot = QueueXactSlot(sweep->settings->queue_id);
+	QueueStoreOpen(&store, false);
+	for (int order_class = PG_INT16_MIN - 1;
+		 QueueStoreNextClass(&store, sweep->settings->queue_id, order_class, &order_class);)
+		sweep_class(sweep, &store, order_class);
+	QueueStoreClose(&store);
+	if (sweep->action != ACTION_REORDER)
+	{
+		QueueStoreOpen(&store, true);
+		sweep_class(sweep, &store, 0);
+		QueueStoreClose(&store);
+	}
+	if (sweep->action != ACTION_COUNT)
+		QueueXactDead(sweep->done);
+	return sweep->done;
+}
+
+int64
+QueueDeleteJobs(const QueueSettings *settings, bool active)
+{
+	Sweep		sweep = {
+		.action = ACTION_DELETE, .settings = settings, .active = active,
+		.limit = PG_INT64_MAX
+	};
+
+	return sweep_queue(&sweep);
+}
+
+int64
+QueueCountJobs(const QueueSettings *settings, int64 limit)
+{
+	Sweep		sweep = {.action = ACTION_COUNT, .settings = settings, .limit = limit};
+
+	return sweep_queue(&sweep);
+}
+
+void
+QueueReorder(const QueueSettings *settings)
+{
+	Sweep		sweep = {
+		.action = ACTION_REORDER, .settings = settings, .limit = PG_INT64_MAX
+	};
+
+	(void) sweep_queue(&sweep);
+}
+
+Datum
+queue_purge_queue(PG_FUNCTION_ARGS)
+{
+	QueueSettings settings;
+
+	QueueRequireWritable("queue.purge_queue()");
+	QueueSettingsRequire(QueueArgText(fcinfo, 0, "queue_name"), PRIVILEGE_ADMIN, &settings);
+	PG_RETURN_INT64(QueueDeleteJobs(&settings, false));
+}

@@ -1,0 +1,541 @@
+/*-------------------------------------------------------------------------
+ *
+ * settle.c
+ *		The holder's verbs: complete, fail, extend, release.
+ *
+ * A job is held while its row is active, also after its lease has run out, as
+ * long as nobody has taken it over.  Whoever settles it shows the attempt that
+ * it was given; a job that has been taken over since bears another one, and
+ * the verb answers that it is not held.  Without an attempt there is no fence.
+ *
+ * Rows are found by ascending id under a fresh snapshot and changed there and
+ * then.  If somebody else has changed a row since (extended or taken over the
+ * lease, moved the job), it is looked for again under a new snapshot and judged
+ * anew.  Waiting for such a transaction to end happens in the order of ids, so
+ * that settlers do not deadlock.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+#include "compat.h"
+#include "finish.h"
+#include "internal.h"
+#include "settle.h"
+
+QUEUE_FUNCTION(queue_complete);
+QUEUE_FUNCTION(queue_complete_many);
+QUEUE_FUNCTION(queue_fail);
+QUEUE_FUNCTION(queue_fail_many);
+QUEUE_FUNCTION(queue_extend);
+QUEUE_FUNCTION(queue_release);
+
+typedef enum Verb
+{
+	VERB_COMPLETE,
+	VERB_FAIL,
+	VERB_EXTEND,
+	VERB_RELEASE
+} Verb;
+
+typedef struct Held
+{
+	int64		job_id;
+	int32		attempt;		/* 0: not fenced */
+} Held;
+
+typedef struct Settler
+{
+	Verb		verb;
+	QueueStore	live;
+	TupleDesc	desc;
+	QueueFinish *finish;
+	QueueSettings settings;		/* of the last row's queue */
+	QueueSlot  *slot;
+	TimestampTz now;
+	MemoryContext call;			/* for the whole call */
+	int64		settled;
+	int64		dead;			/* row versions */
+
+	/* arguments of the verbs */
+	Datum	   *result;			/* complete */
+	Datum	   *error;			/* fail */
+	bool		retry;
+	bool		has_delay;		/* fail: retry_in was given */
+	int64		delay;			/* fail, release */
+	int64		timeout;		/* extend */
+
+	/* what became of the last one */
+	JobState	state;
+	TimestampTz expires_at;
+} Settler;
+
+static void
+settler_begin(Settler *settler, Verb verb)
+{
+	memset(settler, 0, sizeof(*settler));
+	settler->verb = verb;
+	/* what was taken in this statement must be seen as taken */
+	CommandCounterIncrement();
+	QueueStoreOpen(&settler->live, false);
+	settler->desc = RelationGetDescr(settler->live.heap);
+	settler->call = CurrentMemoryContext;
+	settler->now = GetCurrentTimestamp();
+	settler->finish = QueueFinishBegin();
+}
+
+static void
+settler_end(Settler *settler)
+{
+	QueueStoreClose(&settler->live);
+	QueueFinishEnd(settler->finish);
+	if (settler->dead > 0)
+		QueueXactDead(settler->dead);
+}
+
+/* the queue of a row: settings, slot, and may we? */
+static void
+enter_queue(Settler *settler, const JobHead *job)
+{
+	if (settler->settings.queue_id == job->queue_id)
+		return;
+	if (!QueueSettingsById(job->queue_id, &settler->settings))
+		elog(ERROR, "job %lld belongs to no queue", (long long) job->job_id);
+	QueueRequirePrivilege(&settler->settings, PRIVILEGE_DEQUEUE);
+	settler->slot = QueueXactSlot(job->queue_id);
+}
+
+/* put a job back, with its new version: here if it is due, else parked */
+static TM_Result
+give_back(Settler *settler, HeapTuple row, ItemPointer tid, const JobHead *before)
+{
+	JobHead    *job = JOB_HEAD(row);
+	TM_Result	result;
+
+	if (job->state == JOB_WAITING)
+	{
+		/* before the row is there, the hint of its class must be */
+		QueueXactNoteCommit(QueueStoreHint(&settler->live, job, settler->slot, true),
+							job_order_key(job));
+		result = QueueStoreUpdate(&settler->live, tid, before, settler->slot, row, true);
+	}
+	else
+	{
+		QueueStore	parked;
+
+		result = QueueStoreDelete(&settler->live, tid, before, settler->slot, true, true);
+		if (result == TM_Ok)
+		{
+			QueueStoreOpen(&parked, true);
+			QueueXactNoteCommit(QueueStoreHint(&parked, job, settler->slot, true),
+								job_due_key(job));
+			QueueStoreInsert(&parked, &row, 1);
+			QueueStoreClose(&parked);
+		}
+	}
+	if (result == TM_Ok)
+	{
+		QueueXactCount(settler->slot, QueueJobCount(QueueJobState(before)), -1);
+		QueueXactCount(settler->slot, QueueJobCount((JobState) job->state), 1);
+		settler->state = (JobState) job->state;
+	}
+	return result;
+}
+
+static TM_Result
+complete_row(Settler *settler, HeapTuple row, ItemPointer tid, const JobHead *before)
+{
+	HeapTuple	copy = row;
+	TM_Result	result;
+
+	/* the archive wants the row after it is gone */
+	if (settler->settings.keep_completed > 0 || !heap_attisnull(row, JOB_OPTIONS, settler->desc))
+		copy = heap_copytuple(row);
+	result = QueueStoreDelete(&settler->live, tid, before, settler->slot, true, false);
+	if (result == TM_Ok)
+	{
+		QueueFinishJob(settler->finish, copy, settler->desc, &settler->settings, settler->slot,
+					   JOB_COMPLETED, NULL, settler->result, settler->now);
+		settler->state = JOB_COMPLETED;
+	}
+	return result;
+}
+
+static TM_Result
+fail_row(Settler *settler, HeapTuple row, ItemPointer tid, const JobHead *before)
+{
+	Datum		values[JOB_NATTS];
+	bool		nulls[JOB_NATTS];
+	bool		replace[JOB_NATTS] = {0};
+	HeapTuple	copy;
+	TM_Result	result;
+	JobOptions	options;
+	int64		delay;
+
+	values[JOB_LAST_ERROR - 1] = settler->error ? *settler->error : (Datum) 0;
+	nulls[JOB_LAST_ERROR - 1] = settler->error == NULL;
+	replace[JOB_LAST_ERROR - 1] = true;
+	copy = heap_modify_tuple(row, settler->desc, values, nulls, replace);
+
+	if (!settler->retry || before->attempt >= before->max_attempts)
+	{
+		result = QueueStoreDelete(&settler->live, tid, before, settler->slot, true, false);
+		if (result == TM_Ok)
+		{
+			QueueFinishLog(settler->finish, copy, settler->desc, &settler->settings, "failed",
+						   settler->retry ? "failed for good: attempts are used up" :
+						   "failed for good: not to be retried",
+						   settler->error, settler->now);
+			QueueFinishJob(settler->finish, copy, settler->desc, &settler->settings,
+						   settler->slot, JOB_FAILED, NULL, NULL, settler->now);
+			settler->state = JOB_FAILED;
+		}
+		return result;
+	}
+
+	QueueJobOptions(row, settler->desc, &settler->settings, &options);
+	delay = settler->has_delay ? settler->delay : QueueBackoff(&options, before->attempt);
+	QueueJobReturn(JOB_HEAD(copy), &settler->settings, QueueTimeAfter(settler->now, delay),
+				   settler->now);
+	result = give_back(settler, copy, tid, before);
+	if (result == TM_Ok)
+		QueueFinishLog(settler->finish, copy, settler->desc, &settler->settings, "retried",
+					   psprintf("runs again at %s", timestamptz_to_str(JOB_HEAD(copy)->run_at)),
+					   settler->error, settler->now);
+	return result;
+}
+
+static TM_Result
+extend_row(Settler *settler, HeapTuple row, ItemPointer tid, const JobHead *before)
+{
+	HeapTuple	copy = heap_copytuple(row);
+
+	JOB_HEAD(copy)->lease_expires_at = settler->expires_at;
+	QueueXactNoteExpiry(QueueStoreHint(&settler->live, before, settler->slot, true),
+						settler->expires_at);
+	return QueueStoreUpdate(&settler->live, tid, before, settler->slot, copy, true);
+}
+
+static TM_Result
+release_row(Settler *settler, HeapTuple row, ItemPointer tid, const JobHead *before)
+{
+	HeapTuple	copy = heap_copytuple(row);
+
+	JOB_HEAD(copy)->attempt--;
+	QueueJobReturn(JOB_HEAD(copy), &settler->settings,
+				   QueueTimeAfter(settler->now, settler->delay), settler->now);
+	return give_back(settler, copy, tid, before);
+}
+
+static TM_Result
+settle_row(Settler *settler, HeapTuple row, ItemPointer tid, const JobHead *before)
+{
+	switch (settler->verb)
+	{
+		case VERB_COMPLETE:
+			return complete_row(settler, row, tid, before);
+		case VERB_FAIL:
+			return fail_row(settler, row, tid, before);
+		case VERB_EXTEND:
+			return extend_row(settler, row, tid, before);
+		case VERB_RELEASE:
+			return release_row(settler, row, tid, before);
+	}
+	return TM_Invisible;		/* keep compiler quiet */
+}
+
+/* settle what is held of count jobs, in ascending order of their ids */
+static void
+settle_held(Settler *settler, Held *held, int count)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "queue settle",
+												  ALLOCSET_DEFAULT_SIZES);
+
+	while (count > 0)
+	{
+		Snapshot	snapshot = QueueFreshSnapshot();
+		QueueWalk	walk;
+		int			again = 0;
+
+		QueueWalkBegin(&walk, &settler->live, snapshot);
+		for (int i = 0; i < count; i++)
+		{
+			ItemPointerData tid;
+			HeapTuple	row = QueueWalkTo(&walk, held[i].job_id, &tid);
+			JobHead		before;
+			MemoryContext old;
+			TM_Result	result;
+
+			if (row == NULL)
+				continue;
+			before = *JOB_HEAD(row);
+			if (!job_is_active(&before) ||
+				(held[i].attempt != 0 && held[i].attempt != before.attempt))
+				continue;
+			enter_queue(settler, &before);
+
+			old = MemoryContextSwitchTo(context);
+			result = settle_row(settler, row, &tid, &before);
+			MemoryContextSwitchTo(old);
+			MemoryContextReset(context);
+			if (result == TM_Ok)
+			{
+				settler->settled++;
+				settler->dead++;
+			}
+			else
+				held[again++] = held[i];	/* look again */
+		}
+		QueueWalkEnd(&walk);
+		QueueReleaseSnapshot(snapshot);
+		if (again > 0)
+		{
+			CHECK_FOR_INTERRUPTS();
+			CommandCounterIncrement();
+		}
+		count = again;
+	}
+	MemoryContextDelete(context);
+}
+
+static int
+compare_held(const void *a, const void *b)
+{
+	int64		x = ((const Held *) a)->job_id;
+	int64		y = ((const Held *) b)->job_id;
+
+	return x < y ? -1 : x > y;
+}
+
+/* job_ids and attempts as an ascending array without doubles */
+static Held *
+held_array(ArrayType *job_ids, ArrayType *attempts, int *count)
+{
+	Datum	   *ids,
+			   *numbers = NULL;
+	bool	   *id_nulls,
+			   *number_nulls = NULL;
+	int			n,
+				m,
+				kept = 0;
+	Held	   *held;
+
+	deconstruct_array(job_ids, INT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE, &ids, &id_nulls, &n);
+	if (attempts)
+	{
+		deconstruct_array(attempts, INT4OID, 4, true, TYPALIGN_INT, &numbers, &number_nulls, &m);
+		if (n != m)
+			ereport(ERROR,
+					(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+					 errmsg("attempts must have as many elements as job_ids"),
+					 errdetail("They have %d and %d.", m, n)));
+	}
+	held = palloc(Max(n, 1) * sizeof(Held));
+	for (int i = 0; i < n; i++)
+	{
+		if (id_nulls[i])
+			continue;			/* no job: not held */
+		held[kept].job_id = DatumGetInt64(ids[i]);
+		held[kept].attempt = 0;
+		if (attempts && !number_nulls[i])
+		{
+			/* no attempt has the number 0: whoever shows it holds nothing */
+			if (DatumGetInt32(numbers[i]) <= 0)
+				continue;
+			held[kept].attempt = DatumGetInt32(numbers[i]);
+		}
+		kept++;
+	}
+	qsort(held, kept, sizeof(Held), compare_held);
+	n = kept;
+	kept = 0;
+	for (int i = 0; i < n; i++)
+		if (kept == 0 || held[kept - 1].job_id != held[i].job_id)
+			held[kept++] = held[i];
+	*count = kept;
+	return held;
+}
+
+int64
+QueueCompleteMany(ArrayType *job_ids, ArrayType *attempts)
+{
+	Settler		settler;
+	int			count;
+	Held	   *held = held_array(job_ids, attempts, &count);
+
+	if (count == 0)
+		return 0;
+	settler_begin(&settler, VERB_COMPLETE);
+	settle_held(&settler, held, count);
+	settler_end(&settler);
+	return settler.settled;
+}
+
+/* one job by its first argument, with the attempt at another; false: no job */
+static bool
+one_held(FunctionCallInfo fcinfo, int attempt_arg, Held *held)
+{
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("job_id must not be null")));
+	held->job_id = PG_GETARG_INT64(0);
+	held->attempt = 0;
+	if (!PG_ARGISNULL(attempt_arg))
+	{
+		held->attempt = PG_GETARG_INT32(attempt_arg);
+		return held->attempt > 0;
+	}
+	return true;
+}
+
+/* an error text, cut where it is too long to be kept in the row */
+static Datum
+cut_error(text *error)
+{
+	int			length = VARSIZE_ANY_EXHDR(error);
+
+	if (length > QUEUE_ERROR_MAX)
+		length = pg_mbcliplen(VARDATA_ANY(error), length, QUEUE_ERROR_MAX);
+	return PointerGetDatum(cstring_to_text_with_len(VARDATA_ANY(error), length));
+}
+
+Datum
+queue_complete(PG_FUNCTION_ARGS)
+{
+	Settler		settler;
+	Held		held;
+	Datum		result;
+
+	QueueRequireWritable("queue.complete()");
+	if (!one_held(fcinfo, 2, &held))
+		PG_RETURN_BOOL(false);
+	settler_begin(&settler, VERB_COMPLETE);
+	if (!PG_ARGISNULL(1))
+	{
+		result = PG_GETARG_DATUM(1);
+		settler.result = &result;
+	}
+	settle_held(&settler, &held, 1);
+	settler_end(&settler);
+	PG_RETURN_BOOL(settler.settled == 1);
+}
+
+Datum
+queue_complete_many(PG_FUNCTION_ARGS)
+{
+	QueueRequireWritable("queue.complete_many()");
+	if (PG_ARGISNULL(0))
+		PG_RETURN_INT64(0);
+	PG_RETURN_INT64(QueueCompleteMany(PG_GETARG_ARRAYTYPE_P(0),
+									  PG_ARGISNULL(1) ? NULL : PG_GETARG_ARRAYTYPE_P(1)));
+}
+
+Datum
+queue_fail(PG_FUNCTION_ARGS)
+{
+	Settler		settler;
+	Held		held;
+	Datum		error;
+	int64		delay = 0;
+
+	QueueRequireWritable("queue.fail()");
+	if (PG_ARGISNULL(2))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("retry must not be null")));
+	if (!PG_ARGISNULL(3))
+		delay = QueueArgDuration(PG_GETARG_DATUM(3), "retry_in", true);
+	if (!one_held(fcinfo, 4, &held))
+		PG_RETURN_NULL();
+	settler_begin(&settler, VERB_FAIL);
+	if (!PG_ARGISNULL(1))
+	{
+		error = cut_error(PG_GETARG_TEXT_PP(1));
+		settler.error = &error;
+	}
+	settler.retry = PG_GETARG_BOOL(2);
+	settler.has_delay = !PG_ARGISNULL(3);
+	settler.delay = delay;
+	settle_held(&settler, &held, 1);
+	settler_end(&settler);
+	if (settler.settled == 0)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(QueueStateName(settler.state)));
+}
+
+Datum
+queue_fail_many(PG_FUNCTION_ARGS)
+{
+	Settler		settler;
+	Held	   *held;
+	int			count;
+	Datum		error;
+
+	QueueRequireWritable("queue.fail_many()");
+	if (PG_ARGISNULL(0))
+		PG_RETURN_INT64(0);
+	held = held_array(PG_GETARG_ARRAYTYPE_P(0), PG_ARGISNULL(2) ? NULL : PG_GETARG_ARRAYTYPE_P(2),
+					  &count);
+	settler_begin(&settler, VERB_FAIL);
+	if (!PG_ARGISNULL(1))
+	{
+		error = cut_error(PG_GETARG_TEXT_PP(1));
+		settler.error = &error;
+	}
+	settler.retry = true;
+	settle_held(&settler, held, count);
+	settler_end(&settler);
+	PG_RETURN_INT64(settler.settled);
+}
+
+Datum
+queue_extend(PG_FUNCTION_ARGS)
+{
+	Settler		settler;
+	Held		held;
+	int64		timeout;
+
+	QueueRequireWritable("queue.extend()");
+	if (PG_ARGISNULL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("visibility_timeout must not be null")));
+	timeout = QueueArgDuration(PG_GETARG_DATUM(1), "visibility_timeout", false);
+	if (!one_held(fcinfo, 2, &held))
+		PG_RETURN_NULL();
+	settler_begin(&settler, VERB_EXTEND);
+	settler.expires_at = QueueTimeAfter(settler.now, timeout);
+	settle_held(&settler, &held, 1);
+	settler_end(&settler);
+	if (settler.settled == 0)
+		PG_RETURN_NULL();
+	PG_RETURN_TIMESTAMPTZ(settler.expires_at);
+}
+
+Datum
+queue_release(PG_FUNCTION_ARGS)
+{
+	Settler		settler;
+	Held		held;
+	int64		delay = 0;
+
+	QueueRequireWritable("queue.release()");
+	if (!PG_ARGISNULL(1))
+		delay = QueueArgDuration(PG_GETARG_DATUM(1), "delay", true);
+	if (!one_held(fcinfo, 2, &held))
+		PG_RETURN_BOOL(false);
+	settler_begin(&settler, VERB_RELEASE);
+	settler.delay = delay;
+	settle_held(&settler, &held, 1);
+	settler_end(&settler);
+	PG_RETURN_BOOL(settler.settled == 1);
+}

@@ -1,0 +1,165 @@
+/*-------------------------------------------------------------------------
+ *
+ * shared.h
+ *		The layout of our shared memory.
+ *
+ * Only shared.c allocates and frees slots; hint.c works on HintSlot,
+ * stats.c on the counters, launcher.c on DatabaseEntry.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef QUEUE_SHARED_H
+#define QUEUE_SHARED_H
+
+#include "access/transam.h"
+#include "port/atomics.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+#include "storage/spin.h"
+
+#include "queue.h"
+
+/* classes beside those of the priorities, which are smallints */
+#define CLASS_PARKED	40000	/* the due times of parked jobs */
+#define CLASS_NONE		50000	/* in queue._prepared: counters only */
+
+#define HINT_RING		64
+#define HINT_CELLS		16
+
+/* position of a job in the order of its class */
+typedef struct HintKey
+{
+	int64		at;
+	int64		id;
+} HintKey;
+
+#define HINT_KEY_MIN	((HintKey) {PG_INT64_MIN, PG_INT64_MIN})
+#define HINT_KEY_MAX	((HintKey) {PG_INT64_MAX, PG_INT64_MAX})
+
+static inline int
+hint_key_cmp(HintKey a, HintKey b)
+{
+	if (a.at != b.at)
+		return a.at < b.at ? -1 : 1;
+	if (a.id != b.id)
+		return a.id < b.id ? -1 : 1;
+	return 0;
+}
+
+#define HINT_KEY_LT(a, b)	(hint_key_cmp(a, b) < 0)
+
+/* where the next look at one class of a queue may begin; see hint.c */
+typedef struct HintSlot
+{
+	slock_t		mutex;			/* guards all below but the first three */
+	int			queue;			/* index of its QueueSlot; set once */
+	int			order_class;	/* set once */
+	int			next;			/* slot of the next class, or -1; class lock */
+	HintKey		hint;			/* no claimable job sorts before it */
+	HintKey		floor;			/* no unfinished job sorts before it */
+	uint64		generation;		/* counts notes */
+	uint32		cells_used;		/* bit per cell */
+	TimestampTz least_expiry;	/* no lease in the class ends before it */
+	HintKey		cell[HINT_CELLS];	/* least key noted since the look began */
+	HintKey		ring[HINT_RING];	/* the last keys noted */
+} HintSlot;
+
+/* a queue as shared memory knows it */
+typedef struct QueueSlot
+{
+	pg_atomic_uint32 pins;		/* transactions that hold a pointer */
+	pg_atomic_uint32 touched;	/* pinned since the maintenance worker looked */
+	int			installation;	/* index, or -1: free; Shared->lock */
+	int32		queue_id;		/* same lock */
+	pg_atomic_uint32 use;		/* counts the lives of this slot */
+	pg_atomic_uint32 classes_generation;	/* counts changes of the list */
+	bool		classes_known;	/* every class in the index has a slot; class
+								 * lock */
+	int			first_hint;		/* its classes, ascending, or -1; class lock */
+	pg_atomic_uint64 count[NUM_COUNTS]; /* jobs by state; see stats.c */
+} QueueSlot;
+
+/* the extension in one database, from CREATE EXTENSION to DROP EXTENSION */
+typedef struct Installation
+{
+	Oid			database_id;	/* InvalidOid: free; Shared->lock */
+	Oid			live_id;		/* OID of its job_live; same lock */
+	Latch	   *maintenance;	/* of the maintenance worker; same lock */
+	pg_atomic_uint64 wake_at;	/* when it means to look at due times again */
+	pg_atomic_uint64 dead;		/* row versions of job_live that died */
+	pg_atomic_uint32 recount;	/* the counters are not to be trusted */
+	bool		incomplete;		/* some queue got no slot; Shared->lock */
+
+	/* who found a leaf of ring.c expired: full transaction ids, 0: nobody */
+	pg_atomic_uint64 leaf_mark[2][16];
+
+	/* the snapshot that the counters were counted under; count lock */
+	bool		counted;		/* false: not yet */
+	FullTransactionId counted_xmin;
+	FullTransactionId counted_xmax;
+	int			counted_xcnt;
+} Installation;
+
+/* what launcher and utility hook know about a database; Shared->lock */
+typedef struct DatabaseEntry
+{
+	Oid			database_id;	/* InvalidOid: free */
+	bool		has_extension;	/* as far as known */
+	bool		looked;			/* a worker has been there to see */
+	bool		leave;			/* the worker is asked to go */
+	pid_t		pid;			/* the maintenance worker, 0: none */
+	Latch	   *latch;			/* its latch */
+	TimestampTz started_at;		/* when it was started */
+	TimestampTz hold_until;		/* start none before */
+} DatabaseEntry;
+
+typedef struct QueueShared
+{
+	LWLock	   *lock;			/* allocation of everything here */
+	Latch	   *launcher;		/* its latch, or NULL; lock */
+	bool		full_logged;	/* said once that the slots are used up; lock */
+	pg_atomic_uint32 mutation;	/* the storm test breaks the protocol with it */
+} QueueShared;
+
+#define CLASS_LOCKS		64
+
+extern QueueShared *Shared;
+extern Installation *Installations;
+extern QueueSlot *QueueSlots;
+extern HintSlot *HintSlots;
+extern DatabaseEntry *DatabaseEntries;
+
+/* called from _PG_init only */
+extern void QueueSharedInit(void);
+
+/* false in a server that did not preload the library */
+static inline bool
+QueueSharedReady(void)
+{
+	return Shared != NULL;
+}
+
+extern LWLock *QueueCountLock(const Installation *installation);
+extern TransactionId *QueueCountedXip(const Installation *installation);
+extern int	QueueMaxSnapshotXids(void);
+extern LWLock *QueueClassLock(const QueueSlot *slot);
+
+/* our installation in this database, made on demand; NULL: no room */
+extern Installation *QueueInstallation(Oid live_id);
+
+/*
+ * The slot of a queue, pinned, made on demand; NULL: no room.  The caller
+ * unpins it at the end of the transaction, and must not lose it before: it
+ * records it where the callbacks find it first, see xact.c.
+ */
+extern QueueSlot *QueueSlotPin(Oid live_id, int32 queue_id);
+extern void QueueSlotUnpin(QueueSlot *slot);
+
+/* the hint of one class, made on demand if create; NULL: none, or no room */
+extern HintSlot *QueueHintSlot(QueueSlot *slot, int order_class, bool create);
+
+/* free what belongs to dropped queues, extensions and databases */
+extern void QueueSharedFreeQueues(Oid live_id, bool (*known) (int32 queue_id, void *arg), void *arg);
+extern void QueueSharedFreeInstallations(Oid database_id, Oid keep_live_id);
+
+#endif							/* QUEUE_SHARED_H */

@@ -1,0 +1,545 @@
+/*-------------------------------------------------------------------------
+ *
+ * store.c
+ *		The tables of unfinished jobs: queue.job_live and queue.job_parked.
+ *
+ * The hot path goes straight to heap and B-tree.  That leaves out what the
+ * executor would do, so it is done, or refused, here: the tables must be heaps
+ * with our columns; indexes that somebody else has made (REINDEX CONCURRENTLY
+ * does, for a while) get their entries the executor's way; triggers, checks and
+ * row security are not ours to honour, because nobody but a superuser may
+ * touch the tables by SQL, see doc/architecture.md.
+ *
+ * No column of an index, nor of an index predicate, changes when a job is
+ * claimed: the update is HOT as long as the page has room.
+ *
+ * Whoever changes a row records first that its key is to be noted if the
+ * change is rolled back; see hint.c for why.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/nbtree.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/index.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "utils/fmgroids.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "compat.h"
+#include "store.h"
+
+#define INSERT_CHUNK	1000	/* rows of one multi-insert */
+#define WALK_STEPS		8		/* index entries to pass before descending anew */
+
+/* ---------------------------------------------------------------------
+ * Indexes the general way
+ * --------------------------------------------------------------------- */
+
+void
+QueueIndexesOpen(QueueIndexes *indexes, Relation heap)
+{
+	List	   *list = RelationGetIndexList(heap);
+	ListCell   *lc;
+
+	indexes->count = 0;
+	indexes->estate = NULL;
+	if (list_length(list) > MAX_INDEXES)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("table \"%s\" has more than %d indexes",
+						RelationGetRelationName(heap), MAX_INDEXES),
+				 errhint("Drop those that do not belong to the extension.")));
+	foreach(lc, list)
+	{
+		Relation	index = index_open(lfirst_oid(lc), RowExclusiveLock);
+		IndexInfo  *info = BuildIndexInfo(index);
+
+		if (info->ii_Expressions != NIL || info->ii_Predicate != NIL)
+			if (indexes->estate == NULL)
+				indexes->estate = CreateExecutorState();
+		indexes->index[indexes->count] = index;
+		indexes->info[indexes->count++] = info;
+	}
+	list_free(list);
+}
+
+void
+QueueIndexesInsert(QueueIndexes *indexes, Relation heap, TupleTableSlot *slot)
+{
+	Datum		values[INDEX_MAX_KEYS];
+	bool		nulls[INDEX_MAX_KEYS];
+
+	for (int i = 0; i < indexes->count; i++)
+	{
+		IndexInfo  *info = indexes->info[i];
+
+		if (!info->ii_ReadyForInserts)
+			continue;
+		if (indexes->estate)
+		{
+			ExprContext *econtext = GetPerTupleExprContext(indexes->estate);
+
+			econtext->ecxt_scantuple = slot;
+			if (info->ii_Predicate != NIL)
+			{
+				if (info->ii_PredicateState == NULL)
+					info->ii_PredicateState = ExecPrepareQual(info->ii_Predicate, indexes->estate);
+				if (!ExecQual(info->ii_PredicateState, econtext))
+					continue;
+			}
+		}
+		FormIndexDatum(info, slot, indexes->estate, values, nulls);
+		index_insert(indexes->index[i], values, nulls, &slot->tts_tid, heap,
+					 info->ii_Unique ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO,
+					 false, info);
+		if (indexes->estate)
+			ResetPerTupleExprContext(indexes->estate);
+	}
+}
+
+void
+QueueIndexesClose(QueueIndexes *indexes)
+{
+	for (int i = 0; i < indexes->count; i++)
+		index_close(indexes->index[i], NoLock);
+	if (indexes->estate)
+		FreeExecutorState(indexes->estate);
+	indexes->estate = NULL;
+	indexes->count = 0;
+}
+
+/* ---------------------------------------------------------------------
+ * Open and close
+ * --------------------------------------------------------------------- */
+
+void
+QueueStoreOpen(QueueStore *store, bool parked)
+{
+	const QueueCatalog *cat = QueueCatalogGet(false);
+	Relation	heap = table_open(parked ? cat->parked : cat->live, RowExclusiveLock);
+	List	   *list;
+
+	if (heap->rd_tableam != GetHeapamTableAmRoutine() ||
+		RelationGetDescr(heap)->natts != JOB_NATTS)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table \"%s\" is not as the extension made it",
+						RelationGetRelationName(heap)),
+				 errhint("Undo the changes to its columns or its access method.")));
+
+	/* opening may have processed invalidations */
+	cat = QueueCatalogGet(false);
+	store->parked = parked;
+	store->heap = heap;
+	store->id_index = index_open(parked ? cat->parked_id : cat->live_id, RowExclusiveLock);
+	store->order_index = index_open(parked ? cat->parked_due : cat->live_ready, RowExclusiveLock);
+	store->context = CurrentMemoryContext;
+	store->slot = NULL;
+	if (heap->rd_indexvalid)
+		store->foreign_indexes = list_length(heap->rd_indexlist) != 2;
+	else
+	{
+		list = RelationGetIndexList(heap);
+		store->foreign_indexes = list_length(list) != 2;
+		list_free(list);
+	}
+	if (unlikely(store->foreign_indexes))
+		QueueIndexesOpen(&store->all, heap);
+}
+
+void
+QueueStoreClose(QueueStore *store)
+{
+	if (store->slot)
+		ExecDropSingleTupleTableSlot(store->slot);
+	if (unlikely(store->foreign_indexes))
+		QueueIndexesClose(&store->all);
+	index_close(store->order_index, NoLock);
+	index_close(store->id_index, NoLock);
+	table_close(store->heap, NoLock);
+}
+
+HintKey
+QueueStoreKey(QueueStore *store, const JobHead *job)
+{
+	return store->parked ? job_due_key(job) : job_order_key(job);
+}
+
+HintSlot *
+QueueStoreHint(QueueStore *store, const JobHead *job, QueueSlot *slot, bool create)
+{
+	if (slot == NULL)
+		return NULL;
+	return QueueHintSlot(slot, store->parked ? CLASS_PARKED : job->order_class, create);
+}
+
+/* ---------------------------------------------------------------------
+ * Insert, update, delete
+ * --------------------------------------------------------------------- */
+
+/* btree needs nothing from it, but the interface wants one */
+static IndexInfo *
+plain_index_info(void)
+{
+	static IndexInfo *info;
+
+	if (info == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+		info = makeNode(IndexInfo);
+		info->ii_ReadyForInserts = true;
+		MemoryContextSwitchTo(old);
+	}
+	return info;
+}
+
+static void
+insert_id_entry(QueueStore *store, const JobHead *job, ItemPointer tid)
+{
+	Datum		values[1];
+	bool		nulls[1] = {false};
+
+	values[0] = Int64GetDatum(job->job_id);
+	index_insert(store->id_index, values, nulls, tid, store->heap,
+				 UNIQUE_CHECK_YES, false, plain_index_info());
+}
+
+static void
+insert_order_entry(QueueStore *store, const JobHead *job, ItemPointer tid)
+{
+	Datum		values[4];
+	bool		nulls[4] = {false, false, false, false};
+	int			n = 0;
+
+	values[n++] = Int32GetDatum(job->queue_id);
+	if (store->parked)
+		values[n++] = TimestampTzGetDatum(job->run_at);
+	else
+	{
+		values[n++] = Int16GetDatum(job->order_class);
+		values[n++] = TimestampTzGetDatum(job->order_at);
+	}
+	values[n++] = Int64GetDatum(job->job_id);
+	index_insert(store->order_index, values, nulls, tid, store->heap,
+				 UNIQUE_CHECK_NO, false, plain_index_info());
+}
+
+static TupleTableSlot *
+store_slot(QueueStore *store)
+{
+	/* the caller may be in a context that it resets for every job */
+	if (store->slot == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(store->context);
+
+		store->slot = MakeSingleTupleTableSlot(RelationGetDescr(store->heap), &TTSOpsHeapTuple);
+		MemoryContextSwitchTo(old);
+	}
+	return store->slot;
+}
+
+/*
+ * Slots over tuples, for table_multi_insert().  Making a slot costs more than
+ * using it, so they are kept from call to call, a set for each layout of rows.
+ */
+TupleTableSlot **
+QueueInsertSlots(QueueRowKind kind, Relation heap, HeapTuple *tuples, int count)
+{
+	static TupleTableSlot **slots[ROW_KINDS];
+	static int	made[ROW_KINDS];
+
+	Assert(count <= INSERT_CHUNK);
+	if (made[kind] < count)
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+		TupleDesc	desc = CreateTupleDescCopy(RelationGetDescr(heap));
+
+		if (slots[kind] == NULL)
+			slots[kind] = palloc(INSERT_CHUNK * sizeof(TupleTableSlot *));
+		for (; made[kind] < count; made[kind]++)
+			slots[kind][made[kind]] = MakeSingleTupleTableSlot(desc, &TTSOpsHeapTuple);
+		MemoryContextSwitchTo(old);
+	}
+	for (int i = 0; i < count; i++)
+		ExecStoreHeapTuple(tuples[i], slots[kind][i], false);
+	return slots[kind];
+}
+
+static void
+insert_chunk(QueueStore *store, HeapTuple *tuples, int count)
+{
+	TupleTableSlot **slots = QueueInsertSlots(ROW_JOB, store->heap, tuples, count);
+
+	table_multi_insert(store->heap, slots, count, GetCurrentCommandId(true), 0, NULL);
+	if (unlikely(store->foreign_indexes))
+	{
+		for (int i = 0; i < count; i++)
+			QueueIndexesInsert(&store->all, store->heap, slots[i]);
+	}
+	else
+	{
+		/* one index after the other: their pages stay in the cache */
+		for (int i = 0; i < count; i++)
+			insert_id_entry(store, JOB_HEAD(tuples[i]), &slots[i]->tts_tid);
+		for (int i = 0; i < count; i++)
+			insert_order_entry(store, JOB_HEAD(tuples[i]), &slots[i]->tts_tid);
+	}
+	for (int i = 0; i < count; i++)
+		ExecClearTuple(slots[i]);
+}
+
+void
+QueueStoreInsert(QueueStore *store, HeapTuple *tuples, int count)
+{
+	if (count == 1)
+	{
+		heap_insert(store->heap, tuples[0], GetCurrentCommandId(true), 0, NULL);
+		if (unlikely(store->foreign_indexes))
+		{
+			TupleTableSlot *slot = store_slot(store);
+
+			ExecStoreHeapTuple(tuples[0], slot, false);
+			slot->tts_tid = tuples[0]->t_self;
+			QueueIndexesInsert(&store->all, store->heap, slot);
+			ExecClearTuple(slot);
+			return;
+		}
+		insert_id_entry(store, JOB_HEAD(tuples[0]), &tuples[0]->t_self);
+		insert_order_entry(store, JOB_HEAD(tuples[0]), &tuples[0]->t_self);
+		return;
+	}
+	for (int done = 0; done < count; done += INSERT_CHUNK)
+		insert_chunk(store, tuples + done, Min(INSERT_CHUNK, count - done));
+}
+
+TM_Result
+QueueStoreUpdate(QueueStore *store, ItemPointer tid, const JobHead *old, QueueSlot *slot,
+				 HeapTuple tuple, bool wait)
+{
+	TupleTableSlot *tts = store_slot(store);
+	TM_FailureData failure;
+	LockTupleMode lockmode;
+	TM_Result	result;
+
+	QUEUE_UPDATE_INDEXES_DECL(update_indexes);
+
+	QueueXactNoteAbort(QueueStoreHint(store, old, slot, true), QueueStoreKey(store, old));
+	ExecStoreHeapTuple(tuple, tts, false);
+	result = queue_tuple_update(store->heap, tid, tts, GetCurrentCommandId(true), wait,
+								&failure, &lockmode, &update_indexes);
+	if (result == TM_Ok && QUEUE_UPDATE_INDEXES(update_indexes))
+	{
+		if (unlikely(store->foreign_indexes))
+			QueueIndexesInsert(&store->all, store->heap, tts);
+		else
+		{
+			insert_id_entry(store, JOB_HEAD(tuple), &tts->tts_tid);
+			insert_order_entry(store, JOB_HEAD(tuple), &tts->tts_tid);
+		}
+	}
+	ExecClearTuple(tts);
+	return result;
+}
+
+TM_Result
+QueueStoreDelete(QueueStore *store, ItemPointer tid, const JobHead *old, QueueSlot *slot,
+				 bool wait, bool moving)
+{
+	TM_FailureData failure;
+
+	QueueXactNoteAbort(QueueStoreHint(store, old, slot, true), QueueStoreKey(store, old));
+	return queue_tuple_delete(store->heap, tid, GetCurrentCommandId(true), wait,
+							  &failure, moving);
+}
+
+/* ---------------------------------------------------------------------
+ * Find
+ * --------------------------------------------------------------------- */
+
+Snapshot
+QueueFreshSnapshot(void)
+{
+	if (IsolationIsSerializable())
+		return SnapshotSelf;
+	return RegisterSnapshot(GetLatestSnapshot());
+}
+
+void
+QueueReleaseSnapshot(Snapshot snapshot)
+{
+	if (snapshot != SnapshotSelf)
+		UnregisterSnapshot(snapshot);
+}
+
+/* the tuple in a slot of a heap, not copied */
+static HeapTuple
+slot_tuple(TupleTableSlot *slot)
+{
+	bool		should_free;
+	HeapTuple	tuple = ExecFetchSlotHeapTuple(slot, false, &should_free);
+
+	Assert(!should_free);
+	return tuple;
+}
+
+void
+QueueScanBegin(QueueScan *scan, QueueStore *store, Snapshot snapshot,
+			   int32 queue_id, int order_class, HintKey from)
+{
+	int			attno = 1;
+
+	ScanKeyInit(&scan->key[0], attno++, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue_id));
+	if (!store->parked)
+		ScanKeyInit(&scan->key[1], attno++, BTEqualStrategyNumber, F_INT2EQ,
+					Int16GetDatum((int16) order_class));
+	scan->row_attno = attno;
+	scan->nkeys = attno;		/* the equalities and the row comparison */
+	scan->scan = queue_index_beginscan(store->heap, store->order_index, snapshot, scan->nkeys);
+	scan->slot = table_slot_create(store->heap, NULL);
+	QueueScanSeek(scan, from);
+}
+
+/* go on at a key: (order_at, job_id) >= from */
+void
+QueueScanSeek(QueueScan *scan, HintKey from)
+{
+	ScanKey		row = &scan->key[scan->nkeys - 1];
+	int			attno = scan->row_attno;
+
+	ScanKeyEntryInitialize(&scan->row[0], SK_ROW_MEMBER, attno, BTGreaterEqualStrategyNumber,
+						   InvalidOid, InvalidOid, F_BTINT8CMP, Int64GetDatum(from.at));
+	ScanKeyEntryInitialize(&scan->row[1], SK_ROW_MEMBER | SK_ROW_END, attno + 1,
+						   BTGreaterEqualStrategyNumber,
+						   InvalidOid, InvalidOid, F_BTINT8CMP, Int64GetDatum(from.id));
+	memset(row, 0, sizeof(ScanKeyData));
+	row->sk_flags = SK_ROW_HEADER;
+	row->sk_attno = attno;
+	row->sk_strategy = BTGreaterEqualStrategyNumber;
+	row->sk_argument = PointerGetDatum(scan->row);
+	index_rescan(scan->scan, scan->key, scan->nkeys, NULL, 0);
+}
+
+HeapTuple
+QueueScanNext(QueueScan *scan, ItemPointer tid)
+{
+	CHECK_FOR_INTERRUPTS();
+	if (!index_getnext_slot(scan->scan, ForwardScanDirection, scan->slot))
+		return NULL;
+	*tid = scan->slot->tts_tid;
+	return slot_tuple(scan->slot);
+}
+
+void
+QueueScanEnd(QueueScan *scan)
+{
+	index_endscan(scan->scan);
+	ExecDropSingleTupleTableSlot(scan->slot);
+}
+
+void
+QueueWalkBegin(QueueWalk *walk, QueueStore *store, Snapshot snapshot)
+{
+	walk->store = store;
+	walk->scan = queue_index_beginscan(store->heap, store->id_index, snapshot, 1);
+	walk->slot = table_slot_create(store->heap, NULL);
+	walk->positioned = walk->have = false;
+}
+
+/*
+ * The visible row of an id, or NULL.  Ascending ids are found by walking on;
+ * where the gap is wide, by descending anew.
+ */
+HeapTuple
+QueueWalkTo(QueueWalk *walk, int64 job_id, ItemPointer tid)
+{
+	int			steps = 0;
+
+	if (!walk->positioned || (walk->have && walk->current > job_id))
+	{
+		/* behind us already: absent, unless the ids do not ascend */
+		walk->positioned = false;
+	}
+	while (!(walk->positioned && walk->have && walk->current >= job_id))
+	{
+		if (!walk->positioned || steps++ > WALK_STEPS)
+		{
+			ScanKeyData key;
+
+			ScanKeyInit(&key, 1, BTGreaterEqualStrategyNumber, F_INT8GE, Int64GetDatum(job_id));
+			index_rescan(walk->scan, &key, 1, NULL, 0);
+			walk->positioned = true;
+			steps = 0;
+		}
+		CHECK_FOR_INTERRUPTS();
+		walk->have = index_getnext_slot(walk->scan, ForwardScanDirection, walk->slot);
+		if (!walk->have)
+		{
+			walk->positioned = false;
+			return NULL;
+		}
+		walk->current = JOB_HEAD(slot_tuple(walk->slot))->job_id;
+	}
+	if (walk->current != job_id)
+		return NULL;
+	*tid = walk->slot->tts_tid;
+	return slot_tuple(walk->slot);
+}
+
+void
+QueueWalkEnd(QueueWalk *walk)
+{
+	index_endscan(walk->scan);
+	ExecDropSingleTupleTableSlot(walk->slot);
+}
+
+HeapTuple
+QueueStoreFind(QueueStore *store, int64 job_id, ItemPointer tid)
+{
+	Snapshot	snapshot = QueueFreshSnapshot();
+	QueueWalk	walk;
+	HeapTuple	tuple;
+
+	QueueWalkBegin(&walk, store, snapshot);
+	tuple = QueueWalkTo(&walk, job_id, tid);
+	if (tuple)
+		tuple = heap_copytuple(tuple);
+	QueueWalkEnd(&walk);
+	QueueReleaseSnapshot(snapshot);
+	return tuple;
+}
+
+bool
+QueueStoreNextClass(QueueStore *store, int32 queue_id, int above, int *order_class)
+{
+	ScanKeyData key[2];
+	IndexScanDesc scan;
+	bool		found;
+
+	Assert(!store->parked);
+	if (above >= PG_INT16_MAX)
+		return false;
+	ScanKeyInit(&key[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue_id));
+	ScanKeyInit(&key[1], 2, BTGreaterEqualStrategyNumber, F_INT2GE, Int16GetDatum((int16) (above + 1)));
+	/* index entries tell enough: an entry of a dead row costs one empty look */
+	scan = queue_index_beginscan(store->heap, store->order_index, SnapshotSelf, 2);
+	scan->xs_want_itup = true;
+	index_rescan(scan, key, 2, NULL, 0);
+	found = index_getnext_tid(scan, ForwardScanDirection) != NULL;
+	if (found)
+	{
+		bool		null;
+
+		*order_class = DatumGetInt16(index_getattr(scan->xs_itup, 2,
+												   RelationGetDescr(store->order_index), &null));
+	}
+	index_endscan(scan);
+	return found;
+}

@@ -1,0 +1,128 @@
+/*-------------------------------------------------------------------------
+ *
+ * store.h
+ *		The tables of unfinished jobs: open, insert, find by id, change, and
+ *		the order of their indexes.
+ *
+ * QueueStoreOpen() locks the table against DDL until the end of the
+ * transaction.  Before a row is changed, QueueXactNoteAbort() must have been
+ * called for its key; QueueStoreUpdate() and QueueStoreDelete() do that
+ * themselves, given the row's head and the slot of its queue.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef QUEUE_STORE_H
+#define QUEUE_STORE_H
+
+#include "access/relscan.h"
+#include "access/tableam.h"
+#include "executor/tuptable.h"
+#include "nodes/execnodes.h"
+#include "utils/snapshot.h"
+
+#include "job.h"
+#include "xact.h"
+
+/* every index of a table, for those whose indexes we do not know by heart */
+#define MAX_INDEXES	16
+typedef struct QueueIndexes
+{
+	int			count;
+	Relation	index[MAX_INDEXES];
+	IndexInfo  *info[MAX_INDEXES];
+	EState	   *estate;			/* only if one has expressions or a predicate */
+} QueueIndexes;
+
+extern void QueueIndexesOpen(QueueIndexes *indexes, Relation heap);
+extern void QueueIndexesInsert(QueueIndexes *indexes, Relation heap, TupleTableSlot *slot);
+extern void QueueIndexesClose(QueueIndexes *indexes);
+
+typedef struct QueueStore
+{
+	bool		parked;
+	Relation	heap;
+	Relation	id_index;
+	Relation	order_index;
+	bool		foreign_indexes;	/* somebody has made others */
+	QueueIndexes all;			/* then this has them all */
+	MemoryContext context;		/* it was opened in */
+	TupleTableSlot *slot;		/* for updates, made when needed */
+} QueueStore;
+
+extern void QueueStoreOpen(QueueStore *store, bool parked);
+extern void QueueStoreClose(QueueStore *store);
+
+/* multi-row inserts, of rows of a layout that never changes */
+typedef enum QueueRowKind
+{
+	ROW_JOB,
+	ROW_ARCHIVE,
+	ROW_LOG
+} QueueRowKind;
+#define ROW_KINDS	(ROW_LOG + 1)
+extern TupleTableSlot **QueueInsertSlots(QueueRowKind kind, Relation heap,
+										 HeapTuple *tuples, int count);
+
+extern void QueueStoreInsert(QueueStore *store, HeapTuple *tuples, int count);
+
+/*
+ * Change or delete the row version at tid, whose head is old.  wait: for a
+ * transaction that is changing it; the answer then is about what came of it.
+ */
+extern TM_Result QueueStoreUpdate(QueueStore *store, ItemPointer tid, const JobHead *old,
+								  QueueSlot *slot, HeapTuple tuple, bool wait);
+extern TM_Result QueueStoreDelete(QueueStore *store, ItemPointer tid, const JobHead *old,
+								  QueueSlot *slot, bool wait, bool moving);
+
+/* the hint that a row in this store is under; NULL: none */
+extern HintSlot *QueueStoreHint(QueueStore *store, const JobHead *job, QueueSlot *slot,
+								bool create);
+extern HintKey QueueStoreKey(QueueStore *store, const JobHead *job);
+
+/*
+ * What everybody has committed by now, at any isolation level.  SERIALIZABLE
+ * gets SnapshotSelf, which takes no predicate locks.
+ */
+extern Snapshot QueueFreshSnapshot(void);
+extern void QueueReleaseSnapshot(Snapshot snapshot);
+
+/* a walk through one class of the live table, or the due times of the parked */
+typedef struct QueueScan
+{
+	IndexScanDesc scan;
+	TupleTableSlot *slot;
+	ScanKeyData key[3];
+	ScanKeyData row[2];
+	int			nkeys;
+	int			row_attno;
+} QueueScan;
+
+extern void QueueScanBegin(QueueScan *scan, QueueStore *store, Snapshot snapshot,
+						   int32 queue_id, int order_class, HintKey from);
+extern void QueueScanSeek(QueueScan *scan, HintKey from);
+/* the next visible row, or NULL; it stays valid until the next call */
+extern HeapTuple QueueScanNext(QueueScan *scan, ItemPointer tid);
+extern void QueueScanEnd(QueueScan *scan);
+
+/* a walk by ids, quick if they ascend and lie close together */
+typedef struct QueueWalk
+{
+	QueueStore *store;
+	IndexScanDesc scan;
+	TupleTableSlot *slot;
+	bool		positioned;
+	bool		have;
+	int64		current;
+} QueueWalk;
+
+extern void QueueWalkBegin(QueueWalk *walk, QueueStore *store, Snapshot snapshot);
+extern HeapTuple QueueWalkTo(QueueWalk *walk, int64 job_id, ItemPointer tid);
+extern void QueueWalkEnd(QueueWalk *walk);
+
+/* one job by id, wherever it is: a copy, or NULL */
+extern HeapTuple QueueStoreFind(QueueStore *store, int64 job_id, ItemPointer tid);
+
+/* the least class above a given one that the ready index has an entry of */
+extern bool QueueStoreNextClass(QueueStore *store, int32 queue_id, int above, int *order_class);
+
+#endif							/* QUEUE_STORE_H */

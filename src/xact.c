@@ -1,0 +1,622 @@
+/*-------------------------------------------------------------------------
+ *
+ * xact.c
+ *		What a transaction will have to tell shared memory when it ends.
+ *
+ * Shared memory knows nothing of transactions: hints and counters may speak
+ * only of what has ended.  So each verb records here, before it changes a row,
+ * what the end of the transaction will mean: this key becomes claimable at
+ * commit, that one at abort, so many jobs more wait.  The callbacks carry it
+ * out once everybody can see the outcome (they run after
+ * ProcArrayEndTransaction), and a subtransaction's records follow its fate.
+ *
+ * A prepared transaction ends in another backend, perhaps after a crash.  Its
+ * records are written into queue._prepared, as part of it; whoever finishes it
+ * reads them first (of a transaction that is rolled back nobody can read them
+ * afterwards) and carries them out after: see the utility hook in queue.c.
+ *
+ * What is lost in between, by a crash, is lost with all of shared memory.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "executor/instrument.h"
+#include "executor/spi.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "catalog.h"
+#include "compat.h"
+#include "internal.h"
+#include "launcher.h"
+#include "stats.h"
+#include "xact.h"
+
+#define CLASS_ALL	60000		/* in queue._prepared: forget everything */
+
+typedef struct PinnedSlot
+{
+	Oid			live_id;
+	int32		queue_id;
+	QueueSlot  *slot;
+} PinnedSlot;
+
+typedef struct PendingHint
+{
+	HintSlot   *hint;
+	SubTransactionId subid;
+	HintKey		on_commit;		/* HINT_KEY_MAX: nothing */
+	HintKey		on_abort;
+	TimestampTz least_expiry;	/* on commit; PG_INT64_MAX: nothing */
+} PendingHint;
+
+typedef struct PendingCount
+{
+	QueueSlot  *slot;
+	SubTransactionId subid;
+	int64		delta[NUM_COUNTS];
+} PendingCount;
+
+static PinnedSlot *pins;
+static int	num_pins,
+			max_pins;
+static PendingHint *hints;
+static int	num_hints,
+			max_hints;
+static PendingCount *counts;
+static int	num_counts,
+			max_counts;
+
+static Installation *forget_all;	/* whose hints and counters, or NULL */
+static bool announce;
+
+/* has this transaction written nothing but claims? see QueueXactClaimBegin() */
+static enum
+{
+	CLAIMS_NONE,				/* no claim yet */
+	CLAIMS_ONLY,
+	CLAIMS_AND_MORE				/* or a claim that must be flushed */
+}			claims;
+static int64 wal_records_after_claim;
+
+/* room for one more, at the end of an array in TopMemoryContext */
+static void *
+grow(void *array, int used, int *size, Size element)
+{
+	if (used < *size)
+		return array;
+	if (array == NULL)
+	{
+		array = MemoryContextAlloc(TopMemoryContext, 16 * element);
+		*size = 16;
+	}
+	else
+	{
+		array = repalloc(array, *size * 2 * element);
+		*size *= 2;
+	}
+	return array;
+}
+
+QueueSlot *
+QueueXactSlot(int32 queue_id)
+{
+	Oid			live_id = QueueCatalogGet(false)->live;
+	QueueSlot  *slot;
+
+	for (int i = num_pins - 1; i >= 0; i--)
+		if (pins[i].queue_id == queue_id && pins[i].live_id == live_id)
+			return pins[i].slot;
+
+	pins = grow(pins, num_pins, &max_pins, sizeof(PinnedSlot));
+	slot = QueueSlotPin(live_id, queue_id);
+	if (slot == NULL)
+		return NULL;
+	pins[num_pins++] = (PinnedSlot) {live_id, queue_id, slot};
+	return slot;
+}
+
+static PendingHint *
+pending_hint(HintSlot *hint)
+{
+	SubTransactionId subid = GetCurrentSubTransactionId();
+
+	for (int i = num_hints - 1; i >= 0; i--)
+		if (hints[i].hint == hint && hints[i].subid == subid)
+			return &hints[i];
+	hints = grow(hints, num_hints, &max_hints, sizeof(PendingHint));
+	hints[num_hints] = (PendingHint) {
+		.hint = hint, .subid = subid, .on_commit = HINT_KEY_MAX,
+		.on_abort = HINT_KEY_MAX, .least_expiry = PG_INT64_MAX
+	};
+	return &hints[num_hints++];
+}
+
+void
+QueueXactNoteCommit(HintSlot *hint, HintKey key)
+{
+	PendingHint *pending;
+
+	if (hint == NULL)
+		return;
+	pending = pending_hint(hint);
+	if (HINT_KEY_LT(key, pending->on_commit))
+		pending->on_commit = key;
+}
+
+void
+QueueXactNoteAbort(HintSlot *hint, HintKey key)
+{
+	PendingHint *pending;
+
+	if (hint == NULL)
+		return;
+	pending = pending_hint(hint);
+	if (HINT_KEY_LT(key, pending->on_abort))
+		pending->on_abort = key;
+}
+
+void
+QueueXactNoteExpiry(HintSlot *hint, TimestampTz expires_at)
+{
+	PendingHint *pending;
+
+	if (hint == NULL)
+		return;
+	pending = pending_hint(hint);
+	if (expires_at < pending->least_expiry)
+		pending->least_expiry = expires_at;
+}
+
+/* what we have enqueued ourselves is visible to us before it is noted */
+HintKey
+QueueXactOwnKey(HintSlot *hint)
+{
+	HintKey		least = HINT_KEY_MAX;
+
+	for (int i = 0; i < num_hints; i++)
+		if (hints[i].hint == hint && HINT_KEY_LT(hints[i].on_commit, least))
+			least = hints[i].on_commit;
+	return least;
+}
+
+void
+QueueXactCount(QueueSlot *slot, JobCount state, int64 change)
+{
+	SubTransactionId subid = GetCurrentSubTransactionId();
+
+	if (slot == NULL || change == 0)
+		return;
+	for (int i = num_counts - 1; i >= 0; i--)
+		if (counts[i].slot == slot && counts[i].subid == subid)
+		{
+			counts[i].delta[state] += change;
+			return;
+		}
+	counts = grow(counts, num_counts, &max_counts, sizeof(PendingCount));
+	memset(&counts[num_counts], 0, sizeof(PendingCount));
+	counts[num_counts].slot = slot;
+	counts[num_counts].subid = subid;
+	counts[num_counts].delta[state] = change;
+	num_counts++;
+}
+
+void
+QueueXactDead(int64 versions)
+{
+	Installation *installation = QueueInstallation(QueueCatalogGet(false)->live);
+
+	/* only a reason to look whether a vacuum is worth it: not worth waiting */
+	if (installation)
+		pg_atomic_fetch_add_u64(&installation->dead, versions);
+}
+
+void
+QueueXactForgetAll(void)
+{
+	const QueueCatalog *cat = QueueCatalogGet(true);
+
+	if (cat && QueueSharedReady())
+		forget_all = QueueInstallation(cat->live);
+}
+
+void
+QueueXactAnnounce(void)
+{
+	announce = true;
+}
+
+void
+QueueXactClaimBegin(void)
+{
+	if (claims == CLAIMS_NONE)
+	{
+		/* with a transaction id, it has written something before */
+		claims = TransactionIdIsValid(GetTopTransactionIdIfAny()) ?
+			CLAIMS_AND_MORE : CLAIMS_ONLY;
+	}
+	else if (pgWalUsage.wal_records != wal_records_after_claim)
+		claims = CLAIMS_AND_MORE;
+}
+
+void
+QueueXactClaimEnd(bool must_flush)
+{
+	if (must_flush)
+		claims = CLAIMS_AND_MORE;
+	wal_records_after_claim = pgWalUsage.wal_records;
+}
+
+/*
+ * A transaction that has done nothing but claim jobs need not wait for the
+ * disk: if a crash undoes it, the jobs wait again, as if the lease had run
+ * out.  Whatever else wrote WAL meanwhile, even the pruning of a page, makes
+ * us wait as usual.
+ */
+static void
+before_commit(void)
+{
+	if (claims != CLAIMS_ONLY || !queue_async_claims ||
+		pgWalUsage.wal_records != wal_records_after_claim ||
+		synchronous_commit <= SYNCHRONOUS_COMMIT_OFF)
+		return;
+	(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_LOCAL, true, 0, false);
+}
+
+/* an earlier due time or expiry than the maintenance worker reckons with? */
+static void
+wake_maintenance(const HintSlot *hint, int64 at)
+{
+	Installation *installation = &Installations[QueueSlots[hint->queue].installation];
+
+	if ((uint64) Max(at, 0) < pg_atomic_read_u64(&installation->wake_at))
+	{
+		Latch	   *latch = installation->maintenance;
+
+		if (latch)
+			SetLatch(latch);
+	}
+}
+
+static void
+tell_commit(const PendingHint *pending)
+{
+	if (pending->least_expiry != PG_INT64_MAX)
+	{
+		QueueHintNoteExpiry(pending->hint, pending->least_expiry);
+		wake_maintenance(pending->hint, pending->least_expiry);
+	}
+	if (HINT_KEY_LT(pending->on_commit, HINT_KEY_MAX))
+	{
+		QueueHintNote(pending->hint, pending->on_commit);
+		if (pending->hint->order_class == CLASS_PARKED)
+			wake_maintenance(pending->hint, pending->on_commit.at);
+	}
+}
+
+static void
+tell_abort(const PendingHint *pending)
+{
+	if (HINT_KEY_LT(pending->on_abort, HINT_KEY_MAX))
+		QueueHintNote(pending->hint, pending->on_abort);
+}
+
+/* forget everything; the arrays stay for the next transaction */
+static void
+end_transaction(void)
+{
+	for (int i = 0; i < num_pins; i++)
+		QueueSlotUnpin(pins[i].slot);
+	num_pins = num_hints = num_counts = 0;
+	forget_all = NULL;
+	announce = false;
+	claims = CLAIMS_NONE;
+}
+
+static void
+insert_prepared(Relation rel, uint64 xid, int32 queue_id, int order_class,
+				HintKey on_commit, HintKey on_abort, const int64 *delta)
+{
+	Datum		values[7 + NUM_COUNTS];
+	bool		nulls[7 + NUM_COUNTS] = {0};
+
+	values[0] = Int64GetDatum((int64) xid);
+	values[1] = Int32GetDatum(queue_id);
+	values[2] = Int32GetDatum(order_class);
+	values[3] = TimestampTzGetDatum(on_commit.at);
+	values[4] = Int64GetDatum(on_commit.id);
+	values[5] = TimestampTzGetDatum(on_abort.at);
+	values[6] = Int64GetDatum(on_abort.id);
+	for (int c = 0; c < NUM_COUNTS; c++)
+		values[7 + c] = Int64GetDatum(delta ? delta[c] : 0);
+	simple_heap_insert(rel, heap_form_tuple(RelationGetDescr(rel), values, nulls));
+}
+
+/* PREPARE TRANSACTION: put what is recorded into the transaction itself */
+static void
+before_prepare(void)
+{
+	Relation	rel;
+	uint64		xid;
+
+	if (num_hints == 0 && num_counts == 0 && forget_all == NULL)
+		return;
+	xid = U64FromFullTransactionId(GetTopFullTransactionId());
+	rel = table_open(QueueCatalogGet(false)->prepared, RowExclusiveLock);
+	for (int i = 0; i < num_hints; i++)
+		insert_prepared(rel, xid, QueueSlots[hints[i].hint->queue].queue_id,
+						hints[i].hint->order_class, hints[i].on_commit,
+						hints[i].on_abort, NULL);
+	for (int i = 0; i < num_counts; i++)
+		insert_prepared(rel, xid, counts[i].slot->queue_id, CLASS_NONE,
+						HINT_KEY_MAX, HINT_KEY_MAX, counts[i].delta);
+	if (forget_all)
+		insert_prepared(rel, xid, 0, CLASS_ALL, HINT_KEY_MAX, HINT_KEY_MAX, NULL);
+	table_close(rel, NoLock);
+}
+
+static void
+xact_callback(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+			before_commit();
+			break;
+		case XACT_EVENT_COMMIT:
+			QueueHintForgetLook();
+			for (int i = 0; i < num_hints; i++)
+				tell_commit(&hints[i]);
+			for (int i = 0; i < num_counts; i++)
+				QueueStatsApply(counts[i].slot, counts[i].delta, GetTopFullTransactionIdIfAny());
+			if (forget_all)
+			{
+				QueueHintLowerAll(forget_all);
+				QueueStatsForget(forget_all);
+			}
+			if (announce)
+				QueueLauncherAnnounce(MyDatabaseId);
+			end_transaction();
+			break;
+		case XACT_EVENT_ABORT:
+			QueueSpiForget();
+			QueueHintForgetLook();
+			for (int i = 0; i < num_hints; i++)
+				tell_abort(&hints[i]);
+			/* row locks that SQL held may have made a look skip rows */
+			if (forget_all)
+				QueueHintLowerAll(forget_all);
+			end_transaction();
+			break;
+		case XACT_EVENT_PRE_PREPARE:
+			before_prepare();
+			break;
+		case XACT_EVENT_PREPARE:
+			end_transaction();
+			break;
+		default:
+			break;
+	}
+}
+
+static void
+subxact_callback(SubXactEvent event, SubTransactionId my_subid,
+				 SubTransactionId parent_subid, void *arg)
+{
+	int			kept;
+
+	switch (event)
+	{
+		case SUBXACT_EVENT_COMMIT_SUB:
+			for (int i = 0; i < num_hints; i++)
+				if (hints[i].subid == my_subid)
+					hints[i].subid = parent_subid;
+			for (int i = 0; i < num_counts; i++)
+				if (counts[i].subid == my_subid)
+					counts[i].subid = parent_subid;
+			break;
+		case SUBXACT_EVENT_ABORT_SUB:
+			QueueSpiForget();
+			QueueHintForgetLook();
+			kept = 0;
+			for (int i = 0; i < num_hints; i++)
+			{
+				if (hints[i].subid == my_subid)
+					tell_abort(&hints[i]);
+				else
+					hints[kept++] = hints[i];
+			}
+			num_hints = kept;
+			kept = 0;
+			for (int i = 0; i < num_counts; i++)
+				if (counts[i].subid != my_subid)
+					counts[kept++] = counts[i];
+			num_counts = kept;
+			break;
+		default:
+			break;
+	}
+}
+
+void
+QueueXactInit(void)
+{
+	RegisterXactCallback(xact_callback, NULL);
+	RegisterSubXactCallback(subxact_callback, NULL);
+}
+
+/* ---------------------------------------------------------------------
+ * Prepared transactions, when they end
+ * --------------------------------------------------------------------- */
+
+typedef struct PreparedRow
+{
+	ItemPointerData tid;
+	int32		queue_id;
+	int			order_class;
+	HintKey		on_commit;
+	HintKey		on_abort;
+	int64		delta[NUM_COUNTS];
+} PreparedRow;
+
+struct QueuePrepared
+{
+	Oid			live_id;
+	uint64		xid;
+	List	   *rows;
+};
+
+/* the 32 bits of the transaction behind a name, or invalid */
+static TransactionId
+prepared_xid(const char *gid)
+{
+	Oid			type = TEXTOID;
+	Datum		value = CStringGetTextDatum(gid);
+	TransactionId xid = InvalidTransactionId;
+
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (SPI_execute_with_args("SELECT transaction FROM pg_catalog.pg_prepared_xacts"
+							  " WHERE gid OPERATOR(pg_catalog.=) $1"
+							  " AND database OPERATOR(pg_catalog.=) pg_catalog.current_database()",
+							  1, &type, &value, NULL, true, 1) == SPI_OK_SELECT &&
+		SPI_processed == 1)
+	{
+		bool		null;
+
+		xid = DatumGetTransactionId(SPI_getbinval(SPI_tuptable->vals[0],
+												  SPI_tuptable->tupdesc, 1, &null));
+	}
+	PopActiveSnapshot();
+	SPI_finish();
+	return xid;
+}
+
+/*
+ * Read what a prepared transaction will have to tell, before it is finished.
+ * NULL: nothing.
+ */
+QueuePrepared *
+QueuePreparedRead(const char *gid)
+{
+	const QueueCatalog *cat = QueueCatalogGet(true);
+	QueuePrepared *prepared;
+	Relation	rel;
+	TableScanDesc scan;
+	HeapTuple	tuple;
+	TransactionId xid;
+
+	if (cat == NULL || !QueueSharedReady())
+		return NULL;
+	rel = table_open(cat->prepared, AccessShareLock);
+	/* most servers never prepare what the queue has to do with */
+	if (RelationGetNumberOfBlocks(rel) == 0 ||
+		!TransactionIdIsValid(xid = prepared_xid(gid)))
+	{
+		table_close(rel, AccessShareLock);
+		return NULL;
+	}
+
+	prepared = palloc0(sizeof(QueuePrepared));
+	prepared->live_id = cat->live;
+	scan = queue_beginscan(rel, SnapshotAny);
+	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
+	{
+		Datum		values[7 + NUM_COUNTS];
+		bool		nulls[7 + NUM_COUNTS];
+		PreparedRow *row;
+
+		heap_deform_tuple(tuple, RelationGetDescr(rel), values, nulls);
+		if (XidFromFullTransactionId(FullTransactionIdFromU64(DatumGetInt64(values[0]))) != xid)
+			continue;
+		row = palloc(sizeof(PreparedRow));
+		prepared->xid = DatumGetInt64(values[0]);
+		row->tid = tuple->t_self;
+		row->queue_id = DatumGetInt32(values[1]);
+		row->order_class = DatumGetInt32(values[2]);
+		row->on_commit = (HintKey) {DatumGetTimestampTz(values[3]), DatumGetInt64(values[4])};
+		row->on_abort = (HintKey) {DatumGetTimestampTz(values[5]), DatumGetInt64(values[6])};
+		for (int c = 0; c < NUM_COUNTS; c++)
+			row->delta[c] = DatumGetInt64(values[7 + c]);
+		prepared->rows = lappend(prepared->rows, row);
+	}
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return prepared->rows ? prepared : NULL;
+}
+
+/* it is finished, and everybody can see how */
+void
+QueuePreparedFinish(QueuePrepared *prepared, bool commit)
+{
+	Installation *installation = QueueInstallation(prepared->live_id);
+	FullTransactionId xid = FullTransactionIdFromU64(prepared->xid);
+	Relation	rel;
+	ListCell   *lc;
+
+	foreach(lc, prepared->rows)
+	{
+		PreparedRow *row = lfirst(lc);
+		QueueSlot  *slot;
+		HintSlot   *hint;
+
+		if (row->order_class == CLASS_ALL)
+		{
+			if (installation)
+			{
+				QueueHintLowerAll(installation);
+				QueueStatsForget(installation);
+			}
+			continue;
+		}
+		slot = QueueXactSlot(row->queue_id);
+		if (slot == NULL)
+			continue;
+		if (row->order_class == CLASS_NONE)
+		{
+			if (commit)
+				QueueStatsApply(slot, row->delta, xid);
+			continue;
+		}
+		/* no hint: then nobody has raised it past anything */
+		hint = QueueHintSlot(slot, row->order_class, false);
+		if (hint == NULL)
+			continue;
+		if (commit)
+		{
+			PendingHint pending = {
+				.hint = hint, .on_commit = row->on_commit,
+				.least_expiry = PG_INT64_MIN
+			};
+
+			tell_commit(&pending);
+		}
+		else
+		{
+			PendingHint pending = {.hint = hint, .on_abort = row->on_abort};
+
+			tell_abort(&pending);
+		}
+	}
+
+	/* of one that was rolled back, the rows are dead already */
+	if (!commit)
+		return;
+	rel = table_open(QueueCatalogGet(false)->prepared, RowExclusiveLock);
+	foreach(lc, prepared->rows)
+		simple_heap_delete(rel, &((PreparedRow *) lfirst(lc))->tid);
+	table_close(rel, NoLock);
+}

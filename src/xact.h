@@ -1,0 +1,63 @@
+/*-------------------------------------------------------------------------
+ *
+ * xact.h
+ *		What a transaction will have to tell shared memory when it ends.
+ *
+ * Callbacks can neither allocate nor throw, so everything is recorded before
+ * the change that it is about.  For each verb:
+ *
+ *		slot = QueueXactSlot(queue_id)			pins the queue's slot
+ *		QueueXactNote...(...)					before the row is changed
+ *		QueueXactCount(...)						with the change
+ *
+ * slot and hint may be NULL (no room in shared memory): nothing is recorded.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef QUEUE_XACT_H
+#define QUEUE_XACT_H
+
+#include "hint.h"
+
+extern void QueueXactInit(void);
+
+/* the slot of a queue, pinned until the transaction ends; NULL: no room */
+extern QueueSlot *QueueXactSlot(int32 queue_id);
+
+/* key becomes claimable for everybody if this (sub)transaction commits */
+extern void QueueXactNoteCommit(HintSlot *hint, HintKey key);
+
+/* key becomes claimable again for everybody if it aborts */
+extern void QueueXactNoteAbort(HintSlot *hint, HintKey key);
+
+/* a lease that ends then becomes visible if it commits */
+extern void QueueXactNoteExpiry(HintSlot *hint, TimestampTz expires_at);
+
+/* the least key that this transaction would note if it committed now */
+extern HintKey QueueXactOwnKey(HintSlot *hint);
+
+/* so many jobs more, or less, in a state if it commits */
+extern void QueueXactCount(QueueSlot *slot, JobCount state, int64 change);
+
+/* so many row versions of job_live are dead when it ends */
+extern void QueueXactDead(int64 versions);
+
+/* tables were changed by SQL: forget hints and counters at its end */
+extern void QueueXactForgetAll(void);
+
+/* the launcher is told at commit that there is something to start here */
+extern void QueueXactAnnounce(void);
+
+/*
+ * Brackets what a claim writes.  A transaction that has written nothing else
+ * need not wait for the disk: see queue.async_claims.
+ */
+extern void QueueXactClaimBegin(void);
+extern void QueueXactClaimEnd(bool must_flush);
+
+/* a prepared transaction has ended; before and after it is finished */
+typedef struct QueuePrepared QueuePrepared;
+extern QueuePrepared *QueuePreparedRead(const char *gid);
+extern void QueuePreparedFinish(QueuePrepared *prepared, bool commit);
+
+#endif							/* QUEUE_XACT_H */

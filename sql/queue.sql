@@ -3,6 +3,9 @@
 -- complain if the script is sourced in psql instead of CREATE EXTENSION
 \echo Use "CREATE EXTENSION queue" to load this file. \quit
 
+CREATE SCHEMA queue;
+COMMENT ON SCHEMA queue IS 'durable job queue: functions to call, and the tables behind them';
+
 -- Refuses at once, with the line to add, where the library is not preloaded.
 CREATE FUNCTION queue._require_preload() RETURNS void
 LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
@@ -11,8 +14,6 @@ COMMENT ON FUNCTION queue._require_preload() IS
 	'internal: refuses to go on unless the library was preloaded';
 
 SELECT queue._require_preload();
-
-COMMENT ON SCHEMA queue IS 'durable job queue: functions to call, and the tables behind them';
 
 /* ---------------------------------------------------------------------
  * Queues and who may use them

@@ -79,10 +79,7 @@ static void
 check_int(const char *name, int value, int least, int most)
 {
 	if (value < least || value > most)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must be between %d and %d", name, least, most),
-				 errdetail("It is %d.", value)));
+		QueueErrorRange(name, value, least, most);
 }
 
 static void
@@ -94,7 +91,8 @@ check_word(const char *name, Datum value, const char *first, const char *second)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s must be \"%s\" or \"%s\"", name, first, second),
-				 errdetail("It is \"%s\".", word)));
+				 errdetail("It is \"%s\".", word),
+				 errhint("Write it in small letters.")));
 }
 
 /* retention may be in months: it is not exact anyhow */
@@ -138,7 +136,8 @@ check_setting(Setting setting, Datum value)
 				ereport(ERROR,
 						(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						 errmsg("%s must be between 0 and 1", name),
-						 errdetail("It is %g.", jitter)));
+						 errdetail("It is %g.", jitter),
+						 errhint("0 means that delays are exact, 1 that they are all random.")));
 			break;
 		case SET_BACKOFF_BASE:
 		case SET_BACKOFF_MAX:
@@ -170,7 +169,7 @@ static void
 ensure_leaf(Setting setting, Datum value)
 {
 	if (setting == SET_KEEP_COMPLETED || setting == SET_KEEP_FAILED)
-		QueueRingEnsure(RING_ARCHIVE, retention(value));
+		QueueRingEnsure(RING_ARCHIVE, retention(value), true);
 }
 
 /*
@@ -263,10 +262,7 @@ queue_create_queue(PG_FUNCTION_ARGS)
 		else if (settings_info[i].nullable)
 			nulls[2 + i] = 'n';
 		else
-			ereport(ERROR,
-					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-					 errmsg("%s must not be null", settings_info[i].name),
-					 errhint("Leave the argument out to get its default.")));
+			QueueErrorNull(settings_info[i].name, "Leave the argument out to get its default.");
 	}
 
 	/* one at a time, so that a second one of the name sees the first */
@@ -275,6 +271,7 @@ queue_create_queue(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("queue \"%s\" already exists", text_to_cstring(name)),
+				 errdetail("Its number is %d.", existing.queue_id),
 				 errhint("Change its settings with queue.alter_queue().")));
 
 	initStringInfo(&sql);
@@ -292,7 +289,7 @@ queue_create_queue(PG_FUNCTION_ARGS)
 	settings_changed();
 	for (int i = 0; i < NUM_SETTINGS; i++)
 		ensure_leaf((Setting) i, values[2 + i]);
-	QueueRingEnsure(RING_LOG, (int64) queue_log_retention * 60 * USECS_PER_SEC);
+	QueueRingEnsure(RING_LOG, (int64) queue_log_retention * 60 * USECS_PER_SEC, true);
 	grant_usage(DatumGetObjectId(values[1]), PRIVILEGE_ALL);
 	QueueSpiFinish();
 	PG_RETURN_VOID();
@@ -411,6 +408,7 @@ queue_reset_queue_setting(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("unknown queue setting \"%s\"", word),
+				 errdetail("A queue has no setting of that name."),
 				 errhint("Settings are %s.", list.data)));
 	}
 	QueueSettingsLock(name, PRIVILEGE_ADMIN,
@@ -446,6 +444,7 @@ queue_drop_queue(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
 				 errmsg("cannot drop queue \"%s\" because it has unfinished jobs", settings.name),
+				 errdetail("They would be lost."),
 				 errhint("Let them finish, remove them with queue.purge_queue(), "
 						 "or drop them too with cascade => true.")));
 	if (cascade)
@@ -553,6 +552,7 @@ parse_privileges(text *list)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("privileges must not be empty"),
+				 errdetail("The list names no privilege."),
 				 errhint("Privileges are enqueue, dequeue, browse and admin.")));
 	return privileges;
 }
@@ -561,9 +561,7 @@ static Oid
 role_arg(FunctionCallInfo fcinfo, int arg)
 {
 	if (PG_ARGISNULL(arg))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("role must not be null")));
+		QueueErrorNull("role", "Give the name of a role.");
 	/* a regrole may be any number */
 	(void) GetUserNameFromId(PG_GETARG_OID(arg), false);
 	return PG_GETARG_OID(arg);

@@ -24,6 +24,7 @@
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_collation.h"
+#include "commands/dbcommands.h"
 #include "commands/extension.h"
 #include "common/int.h"
 #include "miscadmin.h"
@@ -209,6 +210,12 @@ QueueIntervalUsecs(const Interval *interval, const char *argument)
 {
 	int64		usecs;
 
+	if (!queue_interval_is_finite(interval))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must be finite", argument),
+				 errdetail("It is infinite."),
+				 errhint("Give it in days, hours, minutes or seconds.")));
 	if (interval->month != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -220,6 +227,7 @@ QueueIntervalUsecs(const Interval *interval, const char *argument)
 		ereport(ERROR,
 				(errcode(ERRCODE_INTERVAL_FIELD_OVERFLOW),
 				 errmsg("%s is out of range", argument),
+				 errdetail("It is longer than some 290000 years."),
 				 errhint("Give it in days, hours, minutes or seconds.")));
 	return usecs;
 }
@@ -478,6 +486,7 @@ undefined_queue(const char *name)
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_OBJECT),
 			 errmsg("queue \"%s\" does not exist", name),
+			 errdetail("Database \"%s\" has no queue of that name.", get_database_name(MyDatabaseId)),
 			 errhint("Create it with queue.create_queue(), or look at the names in queue.queue.")));
 }
 

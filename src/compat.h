@@ -61,7 +61,12 @@
 	index_beginscan(heap, index, snapshot, nkeys, 0)
 #endif
 
-/* 17: extensions name their wait events */
+/* 17: intervals may be infinite; extensions name their wait events */
+#if PG_VERSION_NUM >= 170000
+#define queue_interval_is_finite(interval) (!INTERVAL_NOT_FINITE(interval))
+#else
+#define queue_interval_is_finite(interval) true
+#endif
 #if PG_VERSION_NUM < 170000
 #define WaitEventExtensionNew(name) PG_WAIT_EXTENSION
 #endif

@@ -495,15 +495,10 @@ taker_init(FunctionCallInfo fcinfo, int first, Taker *taker)
 
 	memset(taker, 0, sizeof(*taker));
 	if (PG_ARGISNULL(first + 1))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("batch_size must not be null")));
+		QueueErrorNull("batch_size", "Leave it out to take one job.");
 	taker->want = PG_GETARG_INT32(first + 1);
 	if (taker->want < 1 || taker->want > QUEUE_BATCH_MAX)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("batch_size must be between 1 and %d", QUEUE_BATCH_MAX),
-				 errdetail("It is %d.", taker->want)));
+		QueueErrorRange("batch_size", taker->want, 1, QUEUE_BATCH_MAX);
 	if (!PG_ARGISNULL(first + 2))
 		taker->visibility_timeout = QueueArgDuration(PG_GETARG_DATUM(first + 2),
 													 "visibility_timeout", false);

@@ -38,6 +38,8 @@ enum
 	ARG_MAX_ATTEMPTS, ARG_BATCH_ID, ARG_SOURCE, ARG_HEADERS, ARG_OPTIONS
 };
 
+#define MAX_DELAY_DAYS	(INT64CONST(10000) * 366)
+
 typedef struct NewJobs
 {
 	QueueSettings settings;
@@ -56,7 +58,7 @@ check_jsonb_size(Datum jsonb, const char *name, int element)
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-			 errmsg("%s is too large", name),
+			 errmsg("%s must not be larger than %d kB", name, queue_max_payload_size),
 			 element > 0 ?
 			 errdetail("Element %d has %zu bytes; at most %zu are allowed.",
 					   element, size, (Size) queue_max_payload_size * 1024) :
@@ -79,7 +81,19 @@ due_time(FunctionCallInfo fcinfo, TimestampTz now)
 	if (!PG_ARGISNULL(ARG_DELAY))
 	{
 		Interval   *delay = PG_GETARG_INTERVAL_P(ARG_DELAY);
-		TimestampTz run_at = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+		TimestampTz run_at;
+
+		/* far enough for anybody, and near enough not to overflow */
+		if (delay->month > MAX_DELAY_DAYS / 31 || delay->day > MAX_DELAY_DAYS ||
+			delay->time > MAX_DELAY_DAYS * USECS_PER_DAY)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("delay is too long"),
+					 errdetail("It is %s.",
+							   DatumGetCString(DirectFunctionCall1(interval_out,
+																   IntervalPGetDatum(delay)))),
+					 errhint("At most 10000 years are allowed.")));
+		run_at = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
 																	 TimestampTzGetDatum(now),
 																	 IntervalPGetDatum(delay)));
 
@@ -108,15 +122,6 @@ due_time(FunctionCallInfo fcinfo, TimestampTz now)
 	return now;
 }
 
-static void
-out_of_range(const char *name, int value, int least, int most)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("%s must be between %d and %d", name, least, most),
-			 errdetail("It is %d.", value)));
-}
-
 /*
  * Check what all jobs of the call share, before anything is changed, and fill
  * in their columns but for id and payload.
@@ -138,11 +143,11 @@ begin_jobs(FunctionCallInfo fcinfo, NewJobs *new)
 	priority = PG_ARGISNULL(ARG_PRIORITY) ? new->settings.default_priority :
 		PG_GETARG_INT32(ARG_PRIORITY);
 	if (priority < PG_INT16_MIN || priority > PG_INT16_MAX)
-		out_of_range("priority", priority, PG_INT16_MIN, PG_INT16_MAX);
+		QueueErrorRange("priority", priority, PG_INT16_MIN, PG_INT16_MAX);
 	max_attempts = PG_ARGISNULL(ARG_MAX_ATTEMPTS) ? new->settings.max_attempts :
 		PG_GETARG_INT32(ARG_MAX_ATTEMPTS);
 	if (max_attempts < 1 || max_attempts > QUEUE_MAX_ATTEMPTS)
-		out_of_range("max_attempts", max_attempts, 1, QUEUE_MAX_ATTEMPTS);
+		QueueErrorRange("max_attempts", max_attempts, 1, QUEUE_MAX_ATTEMPTS);
 
 	/* the clock, not now(): a long transaction's jobs are not older than it */
 	now = GetCurrentTimestamp();
@@ -232,10 +237,7 @@ queue_enqueue(PG_FUNCTION_ARGS)
 
 	QueueRequireWritable("queue.enqueue()");
 	if (PG_ARGISNULL(ARG_PAYLOAD))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("payload must not be null"),
-				 errhint("An empty payload is '{}' or 'null'::jsonb.")));
+		QueueErrorNull("payload", "An empty payload is '{}' or 'null'::jsonb.");
 	begin_jobs(fcinfo, &new);
 	check_jsonb_size(PG_GETARG_DATUM(ARG_PAYLOAD), "payload", 0);
 
@@ -263,10 +265,7 @@ queue_enqueue_batch(PG_FUNCTION_ARGS)
 
 	QueueRequireWritable("queue.enqueue_batch()");
 	if (PG_ARGISNULL(ARG_PAYLOAD))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("payloads must not be null"),
-				 errhint("Give an array of jsonb, one element per job.")));
+		QueueErrorNull("payloads", "Give an array of jsonb, one element per job.");
 	begin_jobs(fcinfo, &new);
 	deconstruct_array(PG_GETARG_ARRAYTYPE_P(ARG_PAYLOAD), JSONBOID, -1, false, TYPALIGN_INT,
 					  &payloads, &nulls, &count);

@@ -104,13 +104,32 @@ QueueSpiForget(void)
  * Arguments
  * --------------------------------------------------------------------- */
 
+void
+QueueErrorNull(const char *name, const char *hint)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+			 errmsg("%s must not be null", name),
+			 errdetail("The argument \"%s\" has no value.", name),
+			 errhint("%s", hint)));
+}
+
+void
+QueueErrorRange(const char *name, int64 value, int64 least, int64 most)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("%s must be between %lld and %lld", name, (long long) least, (long long) most),
+			 errdetail("It is %lld.", (long long) value),
+			 value < least ? errhint("The smallest value is %lld.", (long long) least) :
+			 errhint("The largest value is %lld.", (long long) most)));
+}
+
 text *
 QueueArgText(FunctionCallInfo fcinfo, int arg, const char *name)
 {
 	if (PG_ARGISNULL(arg))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("%s must not be null", name)));
+		QueueErrorNull(name, "Give a text.");
 	return PG_GETARG_TEXT_PP(arg);
 }
 
@@ -121,7 +140,7 @@ QueueCheckLabel(text *label, const char *name)
 	if (VARSIZE_ANY_EXHDR(label) > QUEUE_LABEL_MAX)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s is too long", name),
+				 errmsg("%s must not be longer than %d bytes", name, QUEUE_LABEL_MAX),
 				 errdetail("It has %d bytes; at most %d are allowed.",
 						   (int) VARSIZE_ANY_EXHDR(label), QUEUE_LABEL_MAX),
 				 errhint("Put long texts into the payload or the headers.")));

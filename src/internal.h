@@ -32,6 +32,9 @@ extern Oid	QueueExtensionOwner(void);
 extern Oid	QueueSpiCaller(void);
 
 /* checks of arguments, with the errors that all functions share */
+extern void QueueErrorNull(const char *name, const char *hint) pg_attribute_noreturn();
+extern void QueueErrorRange(const char *name, int64 value, int64 least,
+							int64 most) pg_attribute_noreturn();
 extern text *QueueArgText(FunctionCallInfo fcinfo, int arg, const char *name);
 extern void QueueCheckLabel(text *label, const char *name);
 extern int64 QueueArgDuration(Datum interval, const char *name, bool allow_zero);

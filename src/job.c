@@ -211,6 +211,12 @@ bad_option(const char *key, const char *detail)
 					 "visibility_timeout, keep_completed and keep_failed.")));
 }
 
+static void
+name_option(void *arg)
+{
+	errcontext("option \"%s\"", (const char *) arg);
+}
+
 /* an interval, as a JSON string ('30 s') or a number of seconds */
 static int64
 option_usecs(const char *key, JsonbValue *value)
@@ -220,15 +226,20 @@ option_usecs(const char *key, JsonbValue *value)
 	if (value->type == jbvString)
 	{
 		char	   *text = pnstrdup(value->val.string.val, value->val.string.len);
-		Interval   *interval = DatumGetIntervalP(DirectFunctionCall3(interval_in, CStringGetDatum(text),
+		Interval   *interval;
+		ErrorContextCallback context = {error_context_stack, name_option, (void *) key};
+
+		error_context_stack = &context;
+		interval = DatumGetIntervalP(DirectFunctionCall3(interval_in, CStringGetDatum(text),
 																	 ObjectIdGetDatum(InvalidOid),
 																	 Int32GetDatum(-1)));
 
+		error_context_stack = context.previous;
 		usecs = QueueIntervalUsecs(interval, key);
 	}
 	else if (value->type == jbvNumeric)
 	{
-		double		seconds = DatumGetFloat8(DirectFunctionCall1(numeric_float8,
+		double		seconds = DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow,
 																 NumericGetDatum(value->val.numeric)));
 
 		if (isnan(seconds) || fabs(seconds) > 1e11)
@@ -310,6 +321,7 @@ QueueJobCheckOptions(Datum options)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("options must be a JSON object"),
+				 errdetail("It is an array, or a single value."),
 				 errhint("For example: {\"backoff\": \"fixed\", \"backoff_base\": \"30 s\"}.")));
 	apply_options(jsonb, &ignored);
 }

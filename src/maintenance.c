@@ -33,6 +33,7 @@
 #include "nodes/makefuncs.h"
 #include "pgstat.h"
 #include "storage/ipc.h"
+#include "storage/lmgr.h"
 #include "storage/procarray.h"
 #include "tcop/utility.h"
 #include "utils/builtins.h"
@@ -200,11 +201,11 @@ ensure_leaves(List *queues)
 	{
 		QueueSettings *settings = lfirst(lc);
 
-		QueueRingEnsure(RING_ARCHIVE, settings->keep_completed);
+		QueueRingEnsure(RING_ARCHIVE, settings->keep_completed, false);
 		if (settings->keep_failed != settings->keep_completed)
-			QueueRingEnsure(RING_ARCHIVE, settings->keep_failed);
+			QueueRingEnsure(RING_ARCHIVE, settings->keep_failed, false);
 	}
-	QueueRingEnsure(RING_LOG, (int64) queue_log_retention * 60 * USECS_PER_SEC);
+	QueueRingEnsure(RING_LOG, (int64) queue_log_retention * 60 * USECS_PER_SEC, false);
 }
 
 /* fold the appended counts into one row per leaf and queue */
@@ -229,12 +230,16 @@ fold_counts(void)
 	return removed;
 }
 
-/* rows that nobody needs any more */
+/* rows that nobody needs any more, where nobody's transaction is in the way */
 static int64
 tidy_rows(void)
 {
+	const QueueCatalog *cat = QueueCatalogGet(false);
 	int64		removed = 0;
 
+	if (!ConditionalLockRelationOid(cat->queue, RowExclusiveLock) ||
+		!ConditionalLockRelationOid(cat->privilege, RowExclusiveLock))
+		return 0;
 	QueueSpiConnect();
 	/* a finished transaction whose finisher died before it could remove them */
 	removed += (int64) QueueSpiExecute(
@@ -616,6 +621,7 @@ find_installation(Oid *live_id)
 	const QueueCatalog *cat;
 	Installation *installation = NULL;
 
+	*live_id = InvalidOid;
 	QueueWorkerBegin("looking for the extension");
 	cat = QueueCatalogGet(true);
 	if (cat)
@@ -655,6 +661,8 @@ queue_maintenance_main(Datum main_arg)
 		MemoryContextSwitchTo(context);
 		MemoryContextReset(context);
 		QueueLauncherFound(entry, installation != NULL);
+		if (!OidIsValid(live_id))
+			QueueSharedFreeInstallations(MyDatabaseId, InvalidOid);
 		if (installation == NULL || entry->leave)
 			proc_exit(0);
 

@@ -69,9 +69,7 @@ queue_cancel(PG_FUNCTION_ARGS)
 
 	QueueRequireWritable("queue.cancel()");
 	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("job_id must not be null")));
+		QueueErrorNull("job_id", "Give the number that queue.enqueue() returned.");
 	job_id = PG_GETARG_INT64(0);
 	do
 	{

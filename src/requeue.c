@@ -240,10 +240,7 @@ queue_requeue_failed(PG_FUNCTION_ARGS)
 			nulls[i] = ' ';
 		}
 	if (!PG_ARGISNULL(1) && PG_GETARG_INT64(1) < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("max_jobs must not be negative"),
-				 errdetail("It is %lld.", (long long) PG_GETARG_INT64(1))));
+		QueueErrorRange("max_jobs", PG_GETARG_INT64(1), 0, PG_INT64_MAX);
 	if (!PG_ARGISNULL(4))
 	{
 		int64		age = QueueArgDuration(PG_GETARG_DATUM(4), "older_than", true);
@@ -269,9 +266,7 @@ queue_retry_job(PG_FUNCTION_ARGS)
 
 	QueueRequireWritable("queue.retry_job()");
 	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("job_id must not be null")));
+		QueueErrorNull("job_id", "Give the number that queue.enqueue() returned.");
 	values[0] = PG_GETARG_DATUM(0);
 	values[1] = administered_queues();
 	PG_RETURN_BOOL(pick(true,

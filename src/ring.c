@@ -146,7 +146,7 @@ set_bound(QueueRing ring, int leaf, TimestampTz bound, bool free)
 }
 
 void
-QueueRingEnsure(QueueRing ring, int64 retention)
+QueueRingEnsure(QueueRing ring, int64 retention, bool wait)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz expires_at = QueueTimeAfter(now, retention);
@@ -175,7 +175,11 @@ QueueRingEnsure(QueueRing ring, int64 retention)
 		/* look again under the lock */
 		if (pass == 0)
 		{
-			LockRelationOid(QueueCatalogGet(false)->leaf, ShareRowExclusiveLock);
+			if (wait)
+				LockRelationOid(QueueCatalogGet(false)->leaf, ShareRowExclusiveLock);
+			else if (!ConditionalLockRelationOid(QueueCatalogGet(false)->leaf,
+												 ShareRowExclusiveLock))
+				return;
 			bounds_generation = 0;
 		}
 	}
@@ -285,7 +289,8 @@ QueueRingTruncate(QueueRing ring)
 		if (!TransactionIdFollows(horizon,
 								  XidFromFullTransactionId(FullTransactionIdFromU64(pg_atomic_read_u64(mark)))))
 			continue;
-		if (!lock_leaf(relid))
+		if (!ConditionalLockRelationOid(QueueCatalogGet(false)->leaf, ShareRowExclusiveLock) ||
+			!lock_leaf(relid))
 			continue;
 
 		QueueSpiConnect();
@@ -294,7 +299,6 @@ QueueRingTruncate(QueueRing ring)
 							   0, NULL, NULL, NULL);
 		if (ring == RING_ARCHIVE)
 			forget_counts(leaf);
-		LockRelationOid(QueueCatalogGet(false)->leaf, ShareRowExclusiveLock);
 		set_bound(ring, leaf, 0, true);
 		QueueSpiFinish();
 		pg_atomic_write_u64(mark, 0);

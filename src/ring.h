@@ -22,9 +22,10 @@ extern Oid	QueueLeafRelation(QueueRing ring, int leaf);
 
 /*
  * See to it that there is a leaf for what expires so many microseconds from
- * now; in the caller's transaction, as the owner of the extension.
+ * now; in the caller's transaction.  A worker does not wait for the lock on
+ * queue._leaf that somebody's transaction may hold: it comes again.
  */
-extern void QueueRingEnsure(QueueRing ring, int64 retention);
+extern void QueueRingEnsure(QueueRing ring, int64 retention, bool wait);
 
 /*
  * Truncate at most one leaf whose time has passed; true if one was.  In a

@@ -336,7 +336,8 @@ held_array(ArrayType *job_ids, ArrayType *attempts, int *count)
 			ereport(ERROR,
 					(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
 					 errmsg("attempts must have as many elements as job_ids"),
-					 errdetail("They have %d and %d.", m, n)));
+					 errdetail("They have %d and %d.", m, n),
+					 errhint("Give the attempt of each job, in the order of job_ids.")));
 	}
 	held = palloc(Max(n, 1) * sizeof(Held));
 	for (int i = 0; i < n; i++)
@@ -384,9 +385,7 @@ static bool
 one_held(FunctionCallInfo fcinfo, int attempt_arg, Held *held)
 {
 	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("job_id must not be null")));
+		QueueErrorNull("job_id", "Give the number that queue.enqueue() returned.");
 	held->job_id = PG_GETARG_INT64(0);
 	held->attempt = 0;
 	if (!PG_ARGISNULL(attempt_arg))
@@ -449,9 +448,7 @@ queue_fail(PG_FUNCTION_ARGS)
 
 	QueueRequireWritable("queue.fail()");
 	if (PG_ARGISNULL(2))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("retry must not be null")));
+		QueueErrorNull("retry", "Give true or false.");
 	if (!PG_ARGISNULL(3))
 		delay = QueueArgDuration(PG_GETARG_DATUM(3), "retry_in", true);
 	if (!one_held(fcinfo, 4, &held))
@@ -506,9 +503,7 @@ queue_extend(PG_FUNCTION_ARGS)
 
 	QueueRequireWritable("queue.extend()");
 	if (PG_ARGISNULL(1))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("visibility_timeout must not be null")));
+		QueueErrorNull("visibility_timeout", "Give an interval such as '30 s'.");
 	timeout = QueueArgDuration(PG_GETARG_DATUM(1), "visibility_timeout", false);
 	if (!one_held(fcinfo, 2, &held))
 		PG_RETURN_NULL();

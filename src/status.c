@@ -134,13 +134,13 @@ queue_list_jobs(PG_FUNCTION_ARGS)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("unknown job state \"%s\"", word),
+					 errdetail("No job can be in that state."),
 					 errhint("States are waiting, delayed, blocked, active, completed, failed and cancelled.")));
 	}
-	if (PG_ARGISNULL(2) || PG_GETARG_INT32(2) < 0)
-		ereport(ERROR,
-				(errcode(PG_ARGISNULL(2) ? ERRCODE_NULL_VALUE_NOT_ALLOWED :
-						 ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("max_jobs must not be %s", PG_ARGISNULL(2) ? "null" : "negative")));
+	if (PG_ARGISNULL(2))
+		QueueErrorNull("max_jobs", "Leave it out to get 100 jobs.");
+	if (PG_GETARG_INT32(2) < 0)
+		QueueErrorRange("max_jobs", PG_GETARG_INT32(2), 0, PG_INT32_MAX);
 	left = PG_GETARG_INT32(2);
 	QueueSettingsRequire(QueueArgText(fcinfo, 0, "queue_name"), PRIVILEGE_BROWSE, &settings);
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);

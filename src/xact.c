@@ -615,8 +615,10 @@ QueuePreparedFinish(QueuePrepared *prepared, bool commit)
 	/* of one that was rolled back, the rows are dead already */
 	if (!commit)
 		return;
+	PushActiveSnapshot(GetTransactionSnapshot());
 	rel = table_open(QueueCatalogGet(false)->prepared, RowExclusiveLock);
 	foreach(lc, prepared->rows)
 		simple_heap_delete(rel, &((PreparedRow *) lfirst(lc))->tid);
 	table_close(rel, NoLock);
+	PopActiveSnapshot();
 }

@@ -49,6 +49,13 @@
 #define queue_beginscan(rel, snapshot) table_beginscan(rel, snapshot, 0, NULL)
 #endif
 
+/* 18: the attribute is written in front */
+#if PG_VERSION_NUM >= 180000
+#define QUEUE_NORETURN pg_noreturn
+#else
+#define QUEUE_NORETURN __attribute__((noreturn))
+#endif
+
 /* 18: index_beginscan() can count what it does */
 #if PG_VERSION_NUM >= 190000
 #define queue_index_beginscan(heap, index, snapshot, nkeys) \

@@ -15,6 +15,8 @@
 
 #include "executor/spi.h"
 
+#include "compat.h"
+
 extern void QueueSpiConnect(void);
 extern void QueueSpiFinish(void);
 
@@ -32,9 +34,9 @@ extern Oid	QueueExtensionOwner(void);
 extern Oid	QueueSpiCaller(void);
 
 /* checks of arguments, with the errors that all functions share */
-extern void QueueErrorNull(const char *name, const char *hint) pg_attribute_noreturn();
-extern void QueueErrorRange(const char *name, int64 value, int64 least,
-							int64 most) pg_attribute_noreturn();
+QUEUE_NORETURN extern void QueueErrorNull(const char *name, const char *hint);
+QUEUE_NORETURN extern void QueueErrorRange(const char *name, int64 value, int64 least,
+										   int64 most);
 extern text *QueueArgText(FunctionCallInfo fcinfo, int arg, const char *name);
 extern void QueueCheckLabel(text *label, const char *name);
 extern int64 QueueArgDuration(Datum interval, const char *name, bool allow_zero);

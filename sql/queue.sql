@@ -159,9 +159,10 @@ COMMENT ON COLUMN queue.job_parked.state IS 'd delayed, b blocked';
 CREATE TABLE queue._leaf (
 	ring            "char" NOT NULL,
 	leaf            smallint NOT NULL,
-	expires_before  timestamptz,
-	CONSTRAINT _leaf_pkey PRIMARY KEY (ring, leaf)
+	expires_before  timestamptz
 ) USING heap;
+-- no key: a dump may be restored beside what the maintenance worker has begun;
+-- of several rows for a leaf, the latest bound counts
 COMMENT ON TABLE queue._leaf IS 'internal: which leaf tables may hold what expires before which time';
 COMMENT ON COLUMN queue._leaf.ring IS 'a queue.job_archive, l queue.job_log';
 COMMENT ON COLUMN queue._leaf.leaf IS 'number of the leaf table';
@@ -721,7 +722,8 @@ SELECT
 	pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) j.enqueued_at AS age,
 	j.enqueued_at,
 	CASE WHEN j.attempt OPERATOR(pg_catalog.>) 0 THEN j.taken_at END AS taken_at,
-	CASE WHEN j.state OPERATOR(pg_catalog.=) 'a' THEN j.lease_expires_at END AS lease_expires_at,
+	CASE WHEN queue._state(j.state, j.lease_owner) OPERATOR(pg_catalog.=) 'active'
+		THEN j.lease_expires_at END AS lease_expires_at,
 	j.worker,
 	j.batch_id,
 	j.source,

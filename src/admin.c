@@ -63,6 +63,8 @@ static const struct
 	[SET_LOG_LEVEL] = {"log_level", TEXTOID, false, "'errors'"},
 };
 
+#define MAX_AGING_DAYS	INT64CONST(1000)
+
 /* functions that a role must be able to call for a privilege to be of use */
 static const char *const enqueue_functions = "queue.enqueue, queue.enqueue_batch, queue.cancel";
 static const char *const dequeue_functions = "queue.dequeue_batch, queue.complete, queue.complete_many,"
@@ -144,8 +146,17 @@ check_setting(Setting setting, Datum value)
 			(void) QueueArgDuration(value, name, true);
 			break;
 		case SET_VISIBILITY_TIMEOUT:
-		case SET_AGING_INTERVAL:
 			(void) QueueArgDuration(value, name, false);
+			break;
+		case SET_AGING_INTERVAL:
+			/* times any priority, it must still be a time */
+			if (QueueArgDuration(value, name, false) > MAX_AGING_DAYS * USECS_PER_DAY)
+				ereport(ERROR,
+						(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						 errmsg("%s is too long", name),
+						 errdetail("It is %s.",
+								   DatumGetCString(DirectFunctionCall1(interval_out, value))),
+						 errhint("At most %d days are allowed.", (int) MAX_AGING_DAYS)));
 			break;
 		case SET_KEEP_COMPLETED:
 		case SET_KEEP_FAILED:

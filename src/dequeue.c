@@ -186,11 +186,9 @@ take_live(Taker *taker, HeapTuple row, ItemPointer tid)
 														 before.attempt,
 														 timestamptz_to_str(before.lease_expires_at)));
 
-		/* the copy bears the new attempt already; log the one that stalled */
-		JOB_HEAD(copy)->attempt--;
-		QueueFinishLog(taker_finish(taker), copy, desc, &taker->settings, "stalled",
+		/* the old version, with the attempt and the worker that stalled */
+		QueueFinishLog(taker_finish(taker), row, desc, &taker->settings, "stalled",
 					   "taken over by another taker", &error, taker->now);
-		JOB_HEAD(copy)->attempt++;
 		taker->took_over = true;
 	}
 	else

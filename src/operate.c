@@ -15,6 +15,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 
 #include "compat.h"
 #include "finish.h"
@@ -101,9 +102,12 @@ typedef struct Sweep
 	Action		action;
 	const QueueSettings *settings;
 	QueueSlot  *slot;
-	bool		active;			/* delete running jobs, too */
+	Snapshot	snapshot;		/* of this pass */
+	bool		all;			/* wait for those who are changing a row, and
+								 * pass again until none has */
 	int64		limit;
 	int64		done;
+	int64		missed;			/* rows that somebody changed in this pass */
 } Sweep;
 
 static void
@@ -112,6 +116,7 @@ sweep_row(Sweep *sweep, QueueStore *store, HeapTuple row, ItemPointer tid)
 	JobHead		before = *JOB_HEAD(row);
 	JobHead		after = before;
 	HeapTuple	copy;
+	TM_Result	result = TM_Ok;
 
 	switch (sweep->action)
 	{
@@ -119,29 +124,35 @@ sweep_row(Sweep *sweep, QueueStore *store, HeapTuple row, ItemPointer tid)
 			sweep->done++;
 			break;
 		case ACTION_DELETE:
-			if (job_is_active(&before) && !sweep->active)
+			if (job_is_active(&before) && !sweep->all)
 				break;
-			/* somebody is taking or settling it: wait only if all must go */
-			if (QueueStoreDelete(store, tid, &before, sweep->slot, sweep->active, false) == TM_Ok)
+			result = QueueStoreDelete(store, tid, &before, sweep->slot, sweep->all, false);
+			if (result == TM_Ok)
 			{
 				QueueXactCount(sweep->slot, QueueJobCount(QueueJobState(&before)), -1);
 				sweep->done++;
 			}
 			break;
 		case ACTION_REORDER:
+			/* a running job too: it may come back by a rollback or a lease's end */
 			QueueJobSetOrder(&after, sweep->settings);
-			if (job_is_active(&before) ||
-				(after.order_class == before.order_class && after.order_at == before.order_at))
+			if (after.order_class == before.order_class && after.order_at == before.order_at)
 				break;
 			copy = heap_copytuple(row);
 			JOB_HEAD(copy)->order_class = after.order_class;
 			JOB_HEAD(copy)->order_at = after.order_at;
 			QueueXactNoteCommit(QueueStoreHint(store, &after, sweep->slot, true),
 								job_order_key(&after));
-			if (QueueStoreUpdate(store, tid, &before, sweep->slot, copy, false) == TM_Ok)
+			if (job_is_active(&after))
+				QueueXactNoteExpiry(QueueStoreHint(store, &after, sweep->slot, true),
+									after.lease_expires_at);
+			result = QueueStoreUpdate(store, tid, &before, sweep->slot, copy, sweep->all);
+			if (result == TM_Ok)
 				sweep->done++;
 			break;
 	}
+	if (result != TM_Ok)
+		sweep->missed++;
 }
 
 /* one class of the live table, or the parked one, from end to end */
@@ -150,12 +161,12 @@ sweep_class(Sweep *sweep, QueueStore *store, int order_class)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "queue sweep",
 												  ALLOCSET_DEFAULT_SIZES);
-	Snapshot	snapshot = QueueFreshSnapshot();
 	QueueScan	scan;
 	ItemPointerData tid;
 	HeapTuple	row;
 
-	QueueScanBegin(&scan, store, snapshot, sweep->settings->queue_id, order_class, HINT_KEY_MIN);
+	QueueScanBegin(&scan, store, sweep->snapshot, sweep->settings->queue_id, order_class,
+				   HINT_KEY_MIN);
 	while (sweep->done < sweep->limit && (row = QueueScanNext(&scan, &tid)) != NULL)
 	{
 		MemoryContext old = MemoryContextSwitchTo(context);
@@ -165,28 +176,39 @@ sweep_class(Sweep *sweep, QueueStore *store, int order_class)
 		MemoryContextReset(context);
 	}
 	QueueScanEnd(&scan);
-	QueueReleaseSnapshot(snapshot);
 	MemoryContextDelete(context);
 }
 
+/*
+ * Both tables under one snapshot, in which a job is in one of them, whoever
+ * moves it meanwhile; a row that has moved on since is met in the next pass.
+ * Nobody can enqueue while the caller holds the queue's lock, so there is a
+ * last pass.
+ */
 static int64
 sweep_queue(Sweep *sweep)
 {
 	QueueStore	store;
 
-	CommandCounterIncrement();
 	sweep->slot = QueueXactSlot(sweep->settings->queue_id);
-	QueueStoreOpen(&store, false);
-	for (int order_class = PG_INT16_MIN - 1;
-		 QueueStoreNextClass(&store, sweep->settings->queue_id, order_class, &order_class);)
-		sweep_class(sweep, &store, order_class);
-	QueueStoreClose(&store);
-	if (sweep->action != ACTION_REORDER)
+	do
 	{
-		QueueStoreOpen(&store, true);
-		sweep_class(sweep, &store, 0);
+		CommandCounterIncrement();
+		sweep->missed = 0;
+		sweep->snapshot = RegisterSnapshot(GetLatestSnapshot());
+		QueueStoreOpen(&store, false);
+		for (int order_class = PG_INT16_MIN - 1;
+			 QueueStoreNextClass(&store, sweep->settings->queue_id, order_class, &order_class);)
+			sweep_class(sweep, &store, order_class);
 		QueueStoreClose(&store);
-	}
+		if (sweep->action != ACTION_REORDER)
+		{
+			QueueStoreOpen(&store, true);
+			sweep_class(sweep, &store, 0);
+			QueueStoreClose(&store);
+		}
+		UnregisterSnapshot(sweep->snapshot);
+	} while (sweep->all && sweep->missed > 0);
 	if (sweep->action != ACTION_COUNT)
 		QueueXactDead(sweep->done);
 	return sweep->done;
@@ -196,7 +218,7 @@ int64
 QueueDeleteJobs(const QueueSettings *settings, bool active)
 {
 	Sweep		sweep = {
-		.action = ACTION_DELETE, .settings = settings, .active = active,
+		.action = ACTION_DELETE, .settings = settings, .all = active,
 		.limit = PG_INT64_MAX
 	};
 
@@ -215,7 +237,8 @@ void
 QueueReorder(const QueueSettings *settings)
 {
 	Sweep		sweep = {
-		.action = ACTION_REORDER, .settings = settings, .limit = PG_INT64_MAX
+		.action = ACTION_REORDER, .settings = settings, .all = true,
+		.limit = PG_INT64_MAX
 	};
 
 	(void) sweep_queue(&sweep);

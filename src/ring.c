@@ -102,7 +102,8 @@ load_bounds(void)
 		ring = (QueueRing) DatumGetChar(value[0]);
 		leaf = DatumGetInt16(value[1]);
 		if (!null[2] && leaf > 0 && leaf < ring_leaves(ring))
-			ring_bounds(ring)[leaf] = DatumGetTimestampTz(value[2]);
+			ring_bounds(ring)[leaf] = Max(ring_bounds(ring)[leaf],
+										  DatumGetTimestampTz(value[2]));
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
@@ -138,9 +139,10 @@ set_bound(QueueRing ring, int leaf, TimestampTz bound, bool free)
 	Datum		values[3] = {CharGetDatum(ring), Int16GetDatum(leaf), TimestampTzGetDatum(bound)};
 	char		nulls[3] = {' ', ' ', free ? 'n' : ' '};
 
-	(void) QueueSpiExecute("INSERT INTO queue._leaf (ring, leaf, expires_before) VALUES ($1, $2, $3)"
-						   " ON CONFLICT (ring, leaf) DO UPDATE SET expires_before = EXCLUDED.expires_before",
-						   3, types, values, nulls);
+	if (QueueSpiExecute("UPDATE queue._leaf SET expires_before = $3 WHERE ring = $1 AND leaf = $2",
+						3, types, values, nulls) == 0)
+		(void) QueueSpiExecute("INSERT INTO queue._leaf (ring, leaf, expires_before)"
+							   " VALUES ($1, $2, $3)", 3, types, values, nulls);
 	QueueCatalogInvalidate();
 	CommandCounterIncrement();
 }

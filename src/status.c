@@ -34,7 +34,7 @@ QUEUE_FUNCTION(queue__hints);
 	"SELECT j.job_id, q.queue_name, queue._state(j.state, j.lease_owner), null::jsonb," \
 	" j.last_error, j.attempt, j.max_attempts::int, j.priority::int, j.worker, j.batch_id," \
 	" j.source, j.headers, j.payload, j.enqueued_at, j.run_at," \
-	" nullif(j.taken_at, '-infinity')," \
+	" CASE WHEN j.attempt > 0 THEN j.taken_at END," \
 	" CASE WHEN queue._state(j.state, j.lease_owner) = 'active' THEN j.lease_expires_at END," \
 	" null::timestamptz, null::timestamptz" \
 	" FROM %s AS j JOIN queue.queue AS q ON q.queue_id = j.queue_id WHERE "
@@ -42,7 +42,7 @@ QUEUE_FUNCTION(queue__hints);
 	"SELECT j.job_id, q.queue_name, queue._state(j.state, 0), j.result," \
 	" j.error, j.attempt, j.max_attempts::int, j.priority::int, j.worker, j.batch_id," \
 	" j.source, j.headers, j.payload, j.enqueued_at, j.run_at," \
-	" nullif(j.taken_at, '-infinity'), null::timestamptz," \
+	" CASE WHEN j.attempt > 0 THEN j.taken_at END, null::timestamptz," \
 	" j.finished_at, j.expires_at" \
 	" FROM queue.job_archive AS j JOIN queue.queue AS q ON q.queue_id = j.queue_id WHERE "
 

@@ -754,6 +754,51 @@ COMMENT ON COLUMN queue.job.options IS 'settings of this job that differ from it
 COMMENT ON COLUMN queue.job.last_error IS 'error of the last failed attempt';
 COMMENT ON COLUMN queue.job.payload IS 'payload';
 
+CREATE VIEW queue.job_finished WITH (security_barrier = true) AS
+SELECT
+	a.job_id,
+	q.queue_name,
+	queue._state(a.state, 0) AS state,
+	a.priority,
+	a.attempt,
+	a.max_attempts,
+	a.enqueued_at,
+	a.run_at,
+	CASE WHEN a.attempt OPERATOR(pg_catalog.>) 0 THEN a.taken_at END AS taken_at,
+	a.finished_at,
+	a.expires_at,
+	a.worker,
+	a.batch_id,
+	a.source,
+	a.headers,
+	a.options,
+	a.error,
+	a.result,
+	a.payload
+FROM queue.job_archive AS a
+	JOIN queue.queue AS q ON q.queue_id OPERATOR(pg_catalog.=) a.queue_id
+WHERE queue._may(a.queue_id, 'browse');
+COMMENT ON VIEW queue.job_finished IS 'every finished job that is kept and that the reader may browse';
+COMMENT ON COLUMN queue.job_finished.job_id IS 'number of the job';
+COMMENT ON COLUMN queue.job_finished.queue_name IS 'name of its queue';
+COMMENT ON COLUMN queue.job_finished.state IS 'completed, failed or cancelled';
+COMMENT ON COLUMN queue.job_finished.priority IS 'priority, lower runs first';
+COMMENT ON COLUMN queue.job_finished.attempt IS 'attempts begun';
+COMMENT ON COLUMN queue.job_finished.max_attempts IS 'attempts it was allowed';
+COMMENT ON COLUMN queue.job_finished.enqueued_at IS 'when it was enqueued';
+COMMENT ON COLUMN queue.job_finished.run_at IS 'when it was last due';
+COMMENT ON COLUMN queue.job_finished.taken_at IS 'when the last attempt began';
+COMMENT ON COLUMN queue.job_finished.finished_at IS 'when it was completed, failed for good or cancelled';
+COMMENT ON COLUMN queue.job_finished.expires_at IS 'when its retention ends; removed some time after that';
+COMMENT ON COLUMN queue.job_finished.worker IS 'name that the last taker gave';
+COMMENT ON COLUMN queue.job_finished.batch_id IS 'batch that the job belonged to';
+COMMENT ON COLUMN queue.job_finished.source IS 'tag that the producer gave';
+COMMENT ON COLUMN queue.job_finished.headers IS 'headers that the producer gave';
+COMMENT ON COLUMN queue.job_finished.options IS 'settings of this job that differed from its queue';
+COMMENT ON COLUMN queue.job_finished.error IS 'error of the last failed attempt';
+COMMENT ON COLUMN queue.job_finished.result IS 'result that queue.complete() was given';
+COMMENT ON COLUMN queue.job_finished.payload IS 'payload';
+
 /* ---------------------------------------------------------------------
  * Privileges, row security, what a dump carries
  * --------------------------------------------------------------------- */

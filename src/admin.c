@@ -74,7 +74,7 @@ static const char *const browse_functions = "queue.job_status, queue.list_jobs, 
 static const char *const admin_functions = "queue.alter_queue, queue.reset_queue_setting,"
 " queue.drop_queue, queue.pause_queue, queue.resume_queue, queue.purge_queue, queue.grant_queue,"
 " queue.revoke_queue, queue.requeue_failed, queue.retry_job, queue.clean";
-static const char *const browse_tables = "queue.job, queue.queue, queue.privilege,"
+static const char *const browse_tables = "queue.job, queue.job_finished, queue.queue, queue.privilege,"
 " queue.job_archive, queue.job_log";
 
 static void

@@ -43,6 +43,7 @@ QUEUE_FUNCTION(queue_dequeue_batch);
 QUEUE_FUNCTION(queue_complete_and_dequeue);
 
 #define RAISE_EVERY		16		/* rows between two raises of the hint */
+#define STALLED_ERROR	"lease expired" /* the same for all, to group by */
 #define REREAD_AFTER	4		/* skipped rows before the hint is read again */
 
 typedef struct Taker
@@ -141,11 +142,11 @@ QueueFailStalled(QueueFinish *finish, HeapTuple row, TupleDesc desc,
 				 const QueueSettings *settings, QueueSlot *slot, TimestampTz now)
 {
 	JobHead    *job = JOB_HEAD(row);
-	Datum		error = CStringGetTextDatum(psprintf("lease of attempt %d expired at %s",
-													 job->attempt,
-													 timestamptz_to_str(job->lease_expires_at)));
+	Datum		error = CStringGetTextDatum(STALLED_ERROR);
 
-	QueueFinishLog(finish, row, desc, settings, "stalled", "failed for good: attempts are used up",
+	QueueFinishLog(finish, row, desc, settings, "stalled",
+				   psprintf("its lease ended at %s; failed for good: attempts are used up",
+							timestamptz_to_str(job->lease_expires_at)),
 				   &error, now);
 	QueueFinishJob(finish, row, desc, settings, slot, JOB_FAILED, &error, NULL, now);
 }
@@ -182,13 +183,13 @@ take_live(Taker *taker, HeapTuple row, ItemPointer tid)
 		return false;
 	if (active)
 	{
-		Datum		error = CStringGetTextDatum(psprintf("lease of attempt %d expired at %s",
-														 before.attempt,
-														 timestamptz_to_str(before.lease_expires_at)));
+		Datum		error = CStringGetTextDatum(STALLED_ERROR);
 
 		/* the old version, with the attempt and the worker that stalled */
 		QueueFinishLog(taker_finish(taker), row, desc, &taker->settings, "stalled",
-					   "taken over by another taker", &error, taker->now);
+					   psprintf("its lease ended at %s; taken over",
+								timestamptz_to_str(before.lease_expires_at)),
+					   &error, taker->now);
 		taker->took_over = true;
 	}
 	else

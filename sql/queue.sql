@@ -588,7 +588,7 @@ CREATE FUNCTION queue.job_status(job_id bigint) RETURNS TABLE (
 	finished_at timestamptz,
 	expires_at timestamptz
 )
-LANGUAGE c STABLE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 1
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 1
 AS 'MODULE_PATHNAME', 'queue_job_status';
 COMMENT ON FUNCTION queue.job_status IS
 	'tells everything about one job; no row if there is none that the caller may browse';
@@ -614,7 +614,7 @@ CREATE FUNCTION queue.list_jobs(queue_name text, state text = null, max_jobs int
 	finished_at timestamptz,
 	expires_at timestamptz
 )
-LANGUAGE c STABLE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 100
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 100
 AS 'MODULE_PATHNAME', 'queue_list_jobs';
 COMMENT ON FUNCTION queue.list_jobs IS
 	'lists jobs of a queue, of one state or all: unfinished ones in their order, finished ones newest first';

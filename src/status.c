@@ -63,12 +63,17 @@ put_rows(ReturnSetInfo *rsinfo)
 	return (int64) SPI_processed;
 }
 
+/* not read-only, if possible: a fresh snapshot, so that who polls sees news */
+static bool
+read_only(void)
+{
+	return RecoveryInProgress() || XactReadOnly;
+}
+
 static void
 execute(const char *sql, int nargs, Oid *types, Datum *values)
 {
-	/* not read-only: a fresh snapshot, so that a polling transaction sees news */
-	bool		read_only = RecoveryInProgress() || XactReadOnly;
-	int			result = SPI_execute_with_args(sql, nargs, types, values, NULL, read_only, 0);
+	int			result = SPI_execute_with_args(sql, nargs, types, values, NULL, read_only(), 0);
 
 	if (result != SPI_OK_SELECT)
 		elog(ERROR, "internal SQL failed: %s", SPI_result_code_string(result));
@@ -96,8 +101,8 @@ may_browse(HeapTuple tuple, TupleDesc desc)
 Datum
 queue_job_status(PG_FUNCTION_ARGS)
 {
+	static SPIPlanPtr plan;		/* planning it takes longer than running it */
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	Oid			type = INT8OID;
 	Datum		value;
 
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
@@ -106,9 +111,20 @@ queue_job_status(PG_FUNCTION_ARGS)
 	value = PG_GETARG_DATUM(0);
 
 	QueueSpiConnect();
-	execute(psprintf(UNFINISHED_COLUMNS "j.job_id = $1 UNION ALL " UNFINISHED_COLUMNS
-					 "j.job_id = $1 UNION ALL " FINISHED_COLUMNS "j.job_id = $1 LIMIT 1",
-					 "queue.job_live", "queue.job_parked"), 1, &type, &value);
+	if (plan == NULL)
+	{
+		Oid			type = INT8OID;
+		char	   *sql = psprintf(UNFINISHED_COLUMNS "j.job_id = $1 UNION ALL " UNFINISHED_COLUMNS
+								   "j.job_id = $1 UNION ALL " FINISHED_COLUMNS
+								   "j.job_id = $1 LIMIT 1",
+								   "queue.job_live", "queue.job_parked");
+
+		plan = SPI_prepare_cursor(sql, 1, &type, CURSOR_OPT_GENERIC_PLAN);
+		if (plan == NULL || SPI_keepplan(plan) != 0)
+			elog(ERROR, "internal SQL failed: %s", SPI_result_code_string(SPI_result));
+	}
+	if (SPI_execute_plan(plan, &value, NULL, read_only(), 1) != SPI_OK_SELECT)
+		elog(ERROR, "internal SQL failed: %s", SPI_result_code_string(SPI_result));
 	if (SPI_processed > 0 && may_browse(SPI_tuptable->vals[0], SPI_tuptable->tupdesc))
 		(void) put_rows(rsinfo);
 	QueueSpiFinish();

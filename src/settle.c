@@ -24,6 +24,7 @@
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/inval.h"
 #include "utils/memutils.h"
 
 #include "compat.h"
@@ -300,6 +301,9 @@ settle_held(Settler *settler, Held *held, int count)
 		{
 			CHECK_FOR_INTERRUPTS();
 			CommandCounterIncrement();
+			/* we have waited: the settings may have changed, too */
+			AcceptInvalidationMessages();
+			settler->settings.queue_id = 0;
 		}
 		count = again;
 	}
@@ -312,7 +316,9 @@ compare_held(const void *a, const void *b)
 	int64		x = ((const Held *) a)->job_id;
 	int64		y = ((const Held *) b)->job_id;
 
-	return x < y ? -1 : x > y;
+	if (x != y)
+		return x < y ? -1 : 1;
+	return ((const Held *) a)->attempt - ((const Held *) b)->attempt;
 }
 
 /* job_ids and attempts as an ascending array without doubles */
@@ -359,7 +365,7 @@ held_array(ArrayType *job_ids, ArrayType *attempts, int *count)
 	n = kept;
 	kept = 0;
 	for (int i = 0; i < n; i++)
-		if (kept == 0 || held[kept - 1].job_id != held[i].job_id)
+		if (kept == 0 || compare_held(&held[kept - 1], &held[i]) != 0)
 			held[kept++] = held[i];
 	*count = kept;
 	return held;

@@ -282,7 +282,7 @@ queue_create_queue(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("queue \"%s\" already exists", text_to_cstring(name)),
-				 errdetail("Its number is %d.", existing.queue_id),
+				 errdetail("Its owner is \"%s\".", GetUserNameFromId(existing.owner, true)),
 				 errhint("Change its settings with queue.alter_queue().")));
 
 	initStringInfo(&sql);

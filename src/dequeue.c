@@ -58,8 +58,8 @@ typedef struct Taker
 	int			want;
 	int			got;
 	bool		took_over;		/* a lease of somebody else */
-	TimestampTz least_expiry;	/* of what was taken in this class */
-	TimestampTz least_held;		/* of what others hold in it */
+	HintLeases	taken;			/* in this class */
+	HintLeases	held;			/* by others in it */
 	Tuplestorestate *result;
 	TupleDesc	result_desc;
 	MemoryContext call;			/* for the whole call */
@@ -132,8 +132,6 @@ form_taken(Taker *taker, HeapTuple row)
 	else
 		copy = heap_copytuple(row);
 	QueueJobTake(JOB_HEAD(copy), taker->now, QueueTimeAfter(taker->now, timeout));
-	if (JOB_HEAD(copy)->lease_expires_at < taker->least_expiry)
-		taker->least_expiry = JOB_HEAD(copy)->lease_expires_at;
 	return copy;
 }
 
@@ -163,7 +161,7 @@ take_live(Taker *taker, HeapTuple row, ItemPointer tid)
 
 	if (active && job->lease_expires_at > taker->now)
 	{
-		taker->least_held = Min(taker->least_held, job->lease_expires_at);
+		hint_add_lease(&taker->held, job->lease_expires_at, job_order_key(job));
 		return false;
 	}
 	if (active && job->attempt >= job->max_attempts)
@@ -181,6 +179,7 @@ take_live(Taker *taker, HeapTuple row, ItemPointer tid)
 	copy = form_taken(taker, row);
 	if (QueueStoreUpdate(&taker->live, tid, &before, taker->slot, copy, false) != TM_Ok)
 		return false;
+	hint_add_lease(&taker->taken, JOB_HEAD(copy)->lease_expires_at, job_order_key(&before));
 	if (active)
 	{
 		Datum		error = CStringGetTextDatum(STALLED_ERROR);
@@ -209,8 +208,8 @@ take_live(Taker *taker, HeapTuple row, ItemPointer tid)
 static void
 raise_behind(Taker *taker, HintLook *look, HintKey seen)
 {
-	if (look->slot && taker->least_held != PG_INT64_MAX)
-		QueueHintNoteExpiry(look->slot, taker->least_held);
+	if (look->slot && taker->held.expiry != PG_INT64_MAX)
+		QueueHintNoteLeases(look->slot, taker->held);
 	QueueHintRaise(look, seen);
 }
 
@@ -227,7 +226,7 @@ take_class(Taker *taker, HintSlot *hint, int order_class)
 
 	if (!QueueHintLookBegin(&look, hint, hint ? QueueXactOwnKey(hint) : HINT_KEY_MAX))
 		return;
-	taker->least_expiry = taker->least_held = PG_INT64_MAX;
+	taker->taken = taker->held = HINT_NO_LEASES;
 	snapshot = QueueFreshSnapshot();
 	QueueScanBegin(&scan, &taker->live, snapshot, taker->settings.queue_id, order_class,
 				   look.start);
@@ -267,8 +266,8 @@ take_class(Taker *taker, HintSlot *hint, int order_class)
 	QueueHintLookEnd(&look);
 	QueueScanEnd(&scan);
 	QueueReleaseSnapshot(snapshot);
-	if (taker->least_expiry != PG_INT64_MAX)
-		QueueXactNoteExpiry(hint, taker->least_expiry);
+	if (taker->taken.expiry != PG_INT64_MAX)
+		QueueXactNoteLeases(hint, taker->taken);
 }
 
 /*
@@ -285,7 +284,8 @@ insert_moved(QueueStore *live, HeapTuple *rows, int count, QueueSlot *slot)
 
 		QueueXactNoteCommit(hint, job_order_key(JOB_HEAD(rows[i])));
 		if (JOB_HEAD(rows[i])->state == JOB_ACTIVE)
-			QueueXactNoteExpiry(hint, JOB_HEAD(rows[i])->lease_expires_at);
+			QueueXactNoteLeases(hint, (HintLeases) {JOB_HEAD(rows[i])->lease_expires_at,
+								job_order_key(JOB_HEAD(rows[i]))});
 	}
 	QueueStoreInsert(live, rows, count);
 }

@@ -42,8 +42,8 @@
  * - A row that is skipped because somebody else is changing it needs no note
  *	 from us: whoever changes a row records a note for its abort before it
  *	 touches the row (QueueXactNote), and an active row comes back by the sweep
- *	 of the maintenance worker, which looks between floor and hint as soon as
- *	 the least expiry of the class has passed.
+ *	 of the maintenance worker, which looks from the floor to the last active
+ *	 job as soon as the least expiry of the class has passed.
  *
  * - The floor, below which there is no unfinished row at all, is kept by the
  *	 same rules; a sweep starts there.
@@ -122,7 +122,7 @@ QueueHintLookBegin(HintLook *look, HintSlot *slot, HintKey own)
 }
 
 void
-QueueHintSweepBegin(HintLook *look, HintSlot *slot, HintKey *until)
+QueueHintSweepBegin(HintLook *look, HintSlot *slot, HintKey *hint)
 {
 	Assert(current_slot == NULL);
 
@@ -130,7 +130,7 @@ QueueHintSweepBegin(HintLook *look, HintSlot *slot, HintKey *until)
 	look->cell = -1;
 	SpinLockAcquire(&slot->mutex);
 	look->start = slot->floor;
-	*until = slot->hint;
+	*hint = slot->hint;
 	register_look(look);
 	SpinLockRelease(&slot->mutex);
 	current_slot = slot;
@@ -144,8 +144,8 @@ least_noted(HintLook *look, HintKey *least)
 	HintSlot   *slot = look->slot;
 
 	*least = HINT_KEY_MAX;
-	if (unlikely(pg_atomic_read_u32(&Shared->mutation) != 0))
-		return true;			/* the mutation of the storm test */
+	if (QUEUE_MUTATION(1))
+		return true;
 	if (look->cell >= 0)
 	{
 		*least = slot->cell[look->cell];
@@ -246,13 +246,14 @@ QueueHintNote(HintSlot *slot, HintKey key)
 	SpinLockRelease(&slot->mutex);
 }
 
-/* a lease that ends then has become visible */
+/* leases have become visible */
 void
-QueueHintNoteExpiry(HintSlot *slot, TimestampTz expires_at)
+QueueHintNoteLeases(HintSlot *slot, HintLeases leases)
 {
+	if (QUEUE_MUTATION(3))
+		return;
 	SpinLockAcquire(&slot->mutex);
-	if (expires_at < slot->least_expiry)
-		slot->least_expiry = expires_at;
+	hint_add_lease(&slot->leases, leases.expiry, leases.last);
 	SpinLockRelease(&slot->mutex);
 }
 
@@ -261,7 +262,7 @@ void
 QueueHintLower(HintSlot *slot)
 {
 	QueueHintNote(slot, HINT_KEY_MIN);
-	QueueHintNoteExpiry(slot, PG_INT64_MIN);
+	QueueHintNoteLeases(slot, HINT_ANY_LEASES);
 }
 
 /*
@@ -307,26 +308,38 @@ QueueHintLeastExpiry(HintSlot *slot)
 	TimestampTz least;
 
 	SpinLockAcquire(&slot->mutex);
-	least = slot->least_expiry;
+	least = slot->leases.expiry;
 	SpinLockRelease(&slot->mutex);
 	return least;
 }
 
 /*
- * Read and forget the least expiry, before the snapshot of a sweep: a lease
- * that the sweep will not see becomes visible later and is noted after that.
+ * Read and forget what is known about leases, before the snapshot of a sweep:
+ * a lease that the sweep will not see becomes visible later and is noted after
+ * that.
  */
-TimestampTz
-QueueHintTakeLeastExpiry(HintSlot *slot)
+HintLeases
+QueueHintTakeLeases(HintSlot *slot)
 {
-	TimestampTz least;
+	HintLeases	leases;
 
 	SpinLockAcquire(&slot->mutex);
-	least = slot->least_expiry;
-	slot->least_expiry = PG_INT64_MAX;
+	leases = slot->leases;
+	slot->leases = HINT_NO_LEASES;
 	SpinLockRelease(&slot->mutex);
-	return least;
+	return leases;
 }
+
+#ifdef QUEUE_TESTING
+/* breaks the protocol in one place, to see that the storm test notices */
+QUEUE_FUNCTION(queue__mutate);
+Datum
+queue__mutate(PG_FUNCTION_ARGS)
+{
+	pg_atomic_write_u32(&Shared->mutation, (uint32) PG_GETARG_INT32(0));
+	PG_RETURN_VOID();
+}
+#endif
 
 HintSlot **
 QueueHintList(QueueSlot *slot, int *count, bool *known)

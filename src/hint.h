@@ -33,22 +33,22 @@ typedef struct HintLook
  * HINT_KEY_MAX.  False: nothing to see, and no look was begun.
  */
 extern bool QueueHintLookBegin(HintLook *look, HintSlot *slot, HintKey own);
-/* a look from floor to hint; *until is the hint.  It always begins. */
-extern void QueueHintSweepBegin(HintLook *look, HintSlot *slot, HintKey *until);
+/* a look from the floor on; *hint is the hint.  It always begins. */
+extern void QueueHintSweepBegin(HintLook *look, HintSlot *slot, HintKey *hint);
 extern void QueueHintRaise(HintLook *look, HintKey target);
 extern void QueueHintRaiseFloor(HintLook *look, HintKey target);
 extern void QueueHintLookEnd(HintLook *look);
 extern void QueueHintForgetLook(void);
 
 extern void QueueHintNote(HintSlot *slot, HintKey key);
-extern void QueueHintNoteExpiry(HintSlot *slot, TimestampTz expires_at);
+extern void QueueHintNoteLeases(HintSlot *slot, HintLeases leases);
 extern void QueueHintLower(HintSlot *slot);
 extern void QueueHintLowerAll(Installation *installation);
 
-/* the hint as it stands; the least expiry; resetting that before a sweep */
+/* the hint as it stands; the least expiry; forgetting leases before a sweep */
 extern HintKey QueueHintRead(HintSlot *slot, HintKey *floor);
 extern TimestampTz QueueHintLeastExpiry(HintSlot *slot);
-extern TimestampTz QueueHintTakeLeastExpiry(HintSlot *slot);
+extern HintLeases QueueHintTakeLeases(HintSlot *slot);
 
 /*
  * The classes of a queue in their order, without the parked one, as an array

@@ -161,6 +161,27 @@ QueueArgDuration(Datum interval, const char *name, bool allow_zero)
 	return usecs;
 }
 
+TimestampTz
+QueueArgAge(Datum interval, const char *name)
+{
+	Interval   *age = DatumGetIntervalP(interval);
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (age->month < 0 || age->day < 0 || age->time < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must not be negative", name),
+				 errdetail("It is %s.",
+						   DatumGetCString(DirectFunctionCall1(interval_out, interval))),
+				 errhint("Give an interval such as '30 days'.")));
+	/* older than everything */
+	if (age->month > 12 * 6000 || age->day > 366 * 6000 ||
+		age->time > INT64CONST(366) * 6000 * USECS_PER_DAY)
+		return DT_NOBEGIN;
+	return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_mi_interval,
+												   TimestampTzGetDatum(now), interval));
+}
+
 void
 QueueRequireWritable(const char *function)
 {

@@ -40,6 +40,8 @@ QUEUE_NORETURN extern void QueueErrorRange(const char *name, int64 value, int64 
 extern text *QueueArgText(FunctionCallInfo fcinfo, int arg, const char *name);
 extern void QueueCheckLabel(text *label, const char *name);
 extern int64 QueueArgDuration(Datum interval, const char *name, bool allow_zero);
+/* the time that an age, which may have months, reaches back to */
+extern TimestampTz QueueArgAge(Datum interval, const char *name);
 extern void QueueRequireWritable(const char *function);
 
 #endif							/* QUEUE_INTERNAL_H */

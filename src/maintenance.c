@@ -57,6 +57,7 @@ PGDLLEXPORT void queue_vacuum_main(Datum main_arg);
 #define MOVE_CHUNK			1000	/* jobs moved in one transaction */
 #define SWEEP_CHUNK			1000	/* stalled jobs failed in one transaction */
 #define SWEEP_SPACING_MS	100		/* between two sweeps of a class */
+#define SWEEP_SHARE			10		/* sweeps may take 1/10 of the time */
 #define RING_EVERY_MS		10000
 #define TIDY_EVERY_MS		60000
 #define SAFETY_EVERY_MS		60000
@@ -65,7 +66,7 @@ PGDLLEXPORT void queue_vacuum_main(Datum main_arg);
 /* what the worker remembers of the hint slot of the same index */
 typedef struct Swept
 {
-	TimestampTz at;				/* last sweep */
+	TimestampTz not_before;		/* next sweep */
 	TimestampTz safety_at;		/* next safety look */
 } Swept;
 
@@ -108,22 +109,21 @@ make_slots(List *queues)
 }
 
 /*
- * Look at what lies between floor and hint: note the jobs whose lease has
- * ended, fail those whose attempts are used up, find the next expiry.  A safety
- * look begins at the left edge, and notes waiting jobs, too.
- *
- * Behind the hint, takers look for themselves.  But there may be none: so the
- * walk goes on until it meets a job that waits.
+ * Look at what lies between the floor and the last active job: note the jobs
+ * whose lease has ended, fail those whose attempts are used up, find out when
+ * the next lease ends.  A safety look begins at the left edge, and notes jobs
+ * that wait below the hint, too.
  */
 static int
 sweep_class(const QueueSettings *settings, QueueSlot *slot, HintSlot *hint, bool safety)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz least = PG_INT64_MAX;
 	QueueFinish *finish = QueueFinishBegin();
+	HintLeases	known,
+				seen = HINT_NO_LEASES;
 	QueueStore	live;
 	HintLook	look;
-	HintKey		until,
+	HintKey		taken_up_to,
 				lowest = HINT_KEY_MAX;
 	Snapshot	snapshot;
 	QueueScan	scan;
@@ -132,9 +132,9 @@ sweep_class(const QueueSettings *settings, QueueSlot *slot, HintSlot *hint, bool
 	int			found = 0;
 
 	QueueStoreOpen(&live, false);
-	/* forget the expiry before the snapshot: see QueueHintTakeLeastExpiry() */
-	(void) QueueHintTakeLeastExpiry(hint);
-	QueueHintSweepBegin(&look, hint, &until);
+	/* forget before the snapshot: see QueueHintTakeLeases() */
+	known = QueueHintTakeLeases(hint);
+	QueueHintSweepBegin(&look, hint, &taken_up_to);
 	snapshot = QueueFreshSnapshot();
 	QueueScanBegin(&scan, &live, snapshot, settings->queue_id, hint->order_class,
 				   safety ? HINT_KEY_MIN : look.start);
@@ -145,20 +145,21 @@ sweep_class(const QueueSettings *settings, QueueSlot *slot, HintSlot *hint, bool
 
 		if (!HINT_KEY_LT(lowest, HINT_KEY_MAX))
 			lowest = key;
+		if (HINT_KEY_LT(known.last, key) && !HINT_KEY_LT(key, taken_up_to))
+			break;
 		if (!job_is_active(job))
 		{
-			if (!HINT_KEY_LT(key, until))
-				break;
-			if (safety)
+			if (safety && HINT_KEY_LT(key, taken_up_to))
 				QueueHintNote(hint, key);
 			continue;
 		}
 		if (job->lease_expires_at > now)
 		{
-			least = Min(least, job->lease_expires_at);
+			hint_add_lease(&seen, job->lease_expires_at, key);
 			continue;
 		}
 		found++;
+		hint_add_lease(&seen, PG_INT64_MAX, key);
 		if (job->attempt < job->max_attempts)
 		{
 			QueueHintNote(hint, key);
@@ -174,18 +175,19 @@ sweep_class(const QueueSettings *settings, QueueSlot *slot, HintSlot *hint, bool
 				QueueFailStalled(finish, copy, RelationGetDescr(live.heap), settings, slot, now);
 				QueueXactDead(1);
 			}
+			else				/* somebody has it in hands: come again */
+				hint_add_lease(&seen, now + USECS_PER_SEC, key);
 			heap_freetuple(copy);
 		}
-		else
-			least = now;		/* the rest next time */
+		else					/* the rest next time */
+			hint_add_lease(&seen, now, key);
 	}
 	/* jobs that we have failed count as there until we have committed */
-	QueueHintRaiseFloor(&look, HINT_KEY_LT(lowest, until) ? lowest : until);
+	QueueHintRaiseFloor(&look, HINT_KEY_LT(lowest, taken_up_to) ? lowest : taken_up_to);
 	QueueHintLookEnd(&look);
 	QueueScanEnd(&scan);
 	QueueReleaseSnapshot(snapshot);
-	if (least != PG_INT64_MAX)
-		QueueHintNoteExpiry(hint, least);
+	QueueHintNoteLeases(hint, seen);
 	QueueStoreClose(&live);
 	QueueFinishEnd(finish);
 	return found;
@@ -375,8 +377,9 @@ queue_maintain(PG_FUNCTION_ARGS)
  * The worker
  * --------------------------------------------------------------------- */
 
-/* the queues, as of the last invalidation */
+/* the queues as of the last invalidation; those that have one, by slot */
 static List *queues;
+static const QueueSettings **queue_of_slot;
 static MemoryContext queues_context;
 static uint64 queues_generation;
 
@@ -384,6 +387,7 @@ static void
 load_queues(void)
 {
 	MemoryContext old;
+	ListCell   *lc;
 
 	if (queues_generation == QueueCatalogGeneration())
 		return;
@@ -394,17 +398,27 @@ load_queues(void)
 	queues = QueueSettingsAll();
 	MemoryContextSwitchTo(old);
 	make_slots(queues);
+	memset(queue_of_slot, 0, sizeof(*queue_of_slot) * queue_max_queues);
+	foreach(lc, queues)
+	{
+		QueueSlot  *slot = QueueXactSlot(((QueueSettings *) lfirst(lc))->queue_id);
+
+		if (slot)
+			queue_of_slot[slot - QueueSlots] = lfirst(lc);
+	}
 }
 
+/* the queue that a hint belongs to; NULL: none of ours, or dropped since */
 static const QueueSettings *
-queue_settings(int32 queue_id)
+hint_settings(Installation *installation, HintSlot *hint)
 {
-	ListCell   *lc;
+	int			queue = hint->queue;
+	const QueueSettings *settings;
 
-	foreach(lc, queues)
-		if (((QueueSettings *) lfirst(lc))->queue_id == queue_id)
-			return lfirst(lc);
-	return NULL;
+	if (queue < 0 || QueueSlots[queue].installation != installation - Installations)
+		return NULL;
+	settings = queue_of_slot[queue];
+	return settings && settings->queue_id == QueueSlots[queue].queue_id ? settings : NULL;
 }
 
 /* move what is due, queue after queue; *wake_at gets the next due time */
@@ -414,25 +428,22 @@ move_due(Installation *installation, TimestampTz *wake_at)
 	for (int i = 0; i < queue_max_hints; i++)
 	{
 		HintSlot   *hint = &HintSlots[i];
-		int			queue = hint->queue;
+		const QueueSettings *settings = hint_settings(installation, hint);
 		TimestampTz next_due;
 
-		if (queue < 0 || hint->order_class != CLASS_PARKED ||
-			QueueSlots[queue].installation != installation - Installations)
+		if (settings == NULL || hint->order_class != CLASS_PARKED)
 			continue;
 		next_due = QueueHintRead(hint, NULL).at;
 		for (int chunk = 0; next_due <= GetCurrentTimestamp() && chunk < 10; chunk++)
 		{
-			const QueueSettings *settings;
-
 			QueueWorkerBegin("moving due jobs");
 			load_queues();
-			settings = queue_settings(QueueSlots[queue].queue_id);
+			settings = hint_settings(installation, hint);
 			if (settings)
 				(void) QueueMoveDue(settings, MOVE_CHUNK, &next_due);
+			else
+				next_due = PG_INT64_MAX;
 			QueueWorkerCommit();
-			if (settings == NULL)
-				break;
 		}
 		*wake_at = Min(*wake_at, next_due);
 	}
@@ -445,20 +456,18 @@ sweep_leases(Installation *installation, TimestampTz *wake_at)
 	for (int i = 0; i < queue_max_hints; i++)
 	{
 		HintSlot   *hint = &HintSlots[i];
-		int			queue = hint->queue;
+		const QueueSettings *settings = hint_settings(installation, hint);
 		TimestampTz now = GetCurrentTimestamp();
-		TimestampTz spaced = swept[i].at + SWEEP_SPACING_MS * 1000;
-		TimestampTz due;
+		TimestampTz due,
+					took;
 		bool		safety;
-		const QueueSettings *settings;
 
-		if (queue < 0 || hint->order_class == CLASS_PARKED ||
-			QueueSlots[queue].installation != installation - Installations)
+		if (settings == NULL || hint->order_class == CLASS_PARKED)
 			continue;
 		if (swept[i].safety_at == 0)
 			swept[i].safety_at = now + (TimestampTz) SAFETY_EVERY_MS * 1000;
 		safety = now >= swept[i].safety_at;
-		due = Max(QueueHintLeastExpiry(hint), spaced);
+		due = Max(QueueHintLeastExpiry(hint), swept[i].not_before);
 		if (due > now && !safety)
 		{
 			*wake_at = Min(*wake_at, Min(due, swept[i].safety_at));
@@ -467,22 +476,25 @@ sweep_leases(Installation *installation, TimestampTz *wake_at)
 
 		QueueWorkerBegin(safety ? "safety look" : "looking for ended leases");
 		load_queues();
-		settings = queue_settings(QueueSlots[queue].queue_id);
+		settings = hint_settings(installation, hint);
 		if (settings)
 		{
 			/* pins the slot, and with it the hint */
 			QueueSlot  *slot = QueueXactSlot(settings->queue_id);
 
-			if (slot == &QueueSlots[queue] && hint->queue == queue)
+			if (slot && hint_settings(installation, hint) == settings)
 				(void) sweep_class(settings, slot, hint, safety);
 		}
 		QueueWorkerCommit();
-		swept[i].at = GetCurrentTimestamp();
+		if (settings == NULL)
+			continue;
+		took = GetCurrentTimestamp() - now;
+		swept[i].not_before = now + took + Max((TimestampTz) SWEEP_SPACING_MS * 1000,
+											   took * SWEEP_SHARE);
 		if (safety)
-			swept[i].safety_at = swept[i].at + Max((TimestampTz) SAFETY_EVERY_MS * 1000,
-												   (swept[i].at - now) * SAFETY_SHARE);
-		*wake_at = Min(*wake_at, Max(QueueHintLeastExpiry(hint),
-									 swept[i].at + SWEEP_SPACING_MS * 1000));
+			swept[i].safety_at = now + took + Max((TimestampTz) SAFETY_EVERY_MS * 1000,
+												  took * SAFETY_SHARE);
+		*wake_at = Min(*wake_at, Max(QueueHintLeastExpiry(hint), swept[i].not_before));
 	}
 }
 
@@ -646,6 +658,8 @@ queue_maintenance_main(Datum main_arg)
 	entry = QueueLauncherAttach(MyDatabaseId);
 	if (entry == NULL)
 		proc_exit(0);
+	queue_of_slot = MemoryContextAllocZero(TopMemoryContext,
+										   sizeof(*queue_of_slot) * queue_max_queues);
 	swept = MemoryContextAllocZero(TopMemoryContext, sizeof(Swept) * queue_max_hints);
 	queues_context = AllocSetContextCreate(TopMemoryContext, "queue settings list",
 										   ALLOCSET_DEFAULT_SIZES);
@@ -687,9 +701,11 @@ queue_maintenance_main(Datum main_arg)
 			tidy(installation, live_id);
 		start_vacuum(installation, live_id);
 
-		pg_atomic_write_u64(&installation->wake_at, (uint64) Max(wake_at, 0));
-		QueueWorkerWait(Max(0, Min((wake_at - GetCurrentTimestamp()) / 1000 + 1,
-								   queue_maintenance_interval)));
+		/* what should have been done already is done at once */
+		now = GetCurrentTimestamp();
+		wake_at = Max(wake_at, now);
+		pg_atomic_write_u64(&installation->wake_at, (uint64) wake_at);
+		QueueWorkerWait(Min((wake_at - now) / 1000 + 1, queue_maintenance_interval));
 	}
 }
 

@@ -144,8 +144,8 @@ sweep_row(Sweep *sweep, QueueStore *store, HeapTuple row, ItemPointer tid)
 			QueueXactNoteCommit(QueueStoreHint(store, &after, sweep->slot, true),
 								job_order_key(&after));
 			if (job_is_active(&after))
-				QueueXactNoteExpiry(QueueStoreHint(store, &after, sweep->slot, true),
-									after.lease_expires_at);
+				QueueXactNoteLeases(QueueStoreHint(store, &after, sweep->slot, true),
+									(HintLeases) {after.lease_expires_at, job_order_key(&after)});
 			result = QueueStoreUpdate(store, tid, &before, sweep->slot, copy, sweep->all);
 			if (result == TM_Ok)
 				sweep->done++;

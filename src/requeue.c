@@ -243,9 +243,7 @@ queue_requeue_failed(PG_FUNCTION_ARGS)
 		QueueErrorRange("max_jobs", PG_GETARG_INT64(1), 0, PG_INT64_MAX);
 	if (!PG_ARGISNULL(4))
 	{
-		int64		age = QueueArgDuration(PG_GETARG_DATUM(4), "older_than", true);
-
-		values[4] = TimestampTzGetDatum(QueueTimeAfter(GetCurrentTimestamp(), -age));
+		values[4] = TimestampTzGetDatum(QueueArgAge(PG_GETARG_DATUM(4), "older_than"));
 		nulls[4] = ' ';
 	}
 	PG_RETURN_INT64(pick(true,
@@ -295,9 +293,7 @@ queue_clean(PG_FUNCTION_ARGS)
 	}
 	if (!PG_ARGISNULL(1))
 	{
-		int64		age = QueueArgDuration(PG_GETARG_DATUM(1), "older_than", true);
-
-		values[1] = TimestampTzGetDatum(QueueTimeAfter(GetCurrentTimestamp(), -age));
+		values[1] = TimestampTzGetDatum(QueueArgAge(PG_GETARG_DATUM(1), "older_than"));
 		nulls[1] = ' ';
 	}
 	if (!PG_ARGISNULL(2))

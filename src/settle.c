@@ -220,8 +220,8 @@ extend_row(Settler *settler, HeapTuple row, ItemPointer tid, const JobHead *befo
 	HeapTuple	copy = heap_copytuple(row);
 
 	JOB_HEAD(copy)->lease_expires_at = settler->expires_at;
-	QueueXactNoteExpiry(QueueStoreHint(&settler->live, before, settler->slot, true),
-						settler->expires_at);
+	QueueXactNoteLeases(QueueStoreHint(&settler->live, before, settler->slot, true),
+						(HintLeases) {settler->expires_at, job_order_key(before)});
 	return QueueStoreUpdate(&settler->live, tid, before, settler->slot, copy, true);
 }
 

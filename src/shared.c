@@ -129,7 +129,9 @@ startup_shared(void)
 	if (!found)
 	{
 		Shared->lock = &Locks[0].lock;
+#ifdef QUEUE_TESTING
 		pg_atomic_init_u32(&Shared->mutation, 0);
+#endif
 		for (int i = 0; i < queue_max_databases; i++)
 		{
 			Installation *installation = &Installations[i];
@@ -377,7 +379,7 @@ make_hint(QueueSlot *slot, int order_class)
 		hint->floor = HINT_KEY_MIN;
 		hint->generation = 0;
 		hint->cells_used = 0;
-		hint->least_expiry = PG_INT64_MIN;
+		hint->leases = HINT_ANY_LEASES;
 		hint->queue = slot - QueueSlots;
 		hint->next = -1;
 		return hint;

@@ -48,6 +48,25 @@ hint_key_cmp(HintKey a, HintKey b)
 
 #define HINT_KEY_LT(a, b)	(hint_key_cmp(a, b) < 0)
 
+/* what is known about the leases in a class */
+typedef struct HintLeases
+{
+	TimestampTz expiry;			/* none ends before it */
+	HintKey		last;			/* no active job sorts behind it */
+} HintLeases;
+
+#define HINT_NO_LEASES		((HintLeases) {PG_INT64_MAX, HINT_KEY_MIN})
+#define HINT_ANY_LEASES		((HintLeases) {PG_INT64_MIN, HINT_KEY_MAX})
+
+static inline void
+hint_add_lease(HintLeases *leases, TimestampTz expires_at, HintKey key)
+{
+	if (expires_at < leases->expiry)
+		leases->expiry = expires_at;
+	if (HINT_KEY_LT(leases->last, key))
+		leases->last = key;
+}
+
 /* where the next look at one class of a queue may begin; see hint.c */
 typedef struct HintSlot
 {
@@ -59,7 +78,7 @@ typedef struct HintSlot
 	HintKey		floor;			/* no unfinished job sorts before it */
 	uint64		generation;		/* counts notes */
 	uint32		cells_used;		/* bit per cell */
-	TimestampTz least_expiry;	/* no lease in the class ends before it */
+	HintLeases	leases;
 	HintKey		cell[HINT_CELLS];	/* least key noted since the look began */
 	HintKey		ring[HINT_RING];	/* the last keys noted */
 } HintSlot;
@@ -118,12 +137,22 @@ typedef struct QueueShared
 	LWLock	   *lock;			/* allocation of everything here */
 	Latch	   *launcher;		/* its latch, or NULL; lock */
 	bool		full_logged;	/* said once that the slots are used up; lock */
-	pg_atomic_uint32 mutation;	/* the storm test breaks the protocol with it */
+#ifdef QUEUE_TESTING
+	pg_atomic_uint32 mutation;	/* 0: none */
+#endif
 } QueueShared;
 
 #define CLASS_LOCKS		64
 
 extern QueueShared *Shared;
+
+/* the storm test breaks the hint protocol on purpose, one place at a time */
+#ifdef QUEUE_TESTING
+#define QUEUE_MUTATION(n)	(pg_atomic_read_u32(&Shared->mutation) == (n))
+#else
+#define QUEUE_MUTATION(n)	false
+#endif
+
 extern Installation *Installations;
 extern QueueSlot *QueueSlots;
 extern HintSlot *HintSlots;

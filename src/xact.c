@@ -59,7 +59,7 @@ typedef struct PendingHint
 	SubTransactionId subid;
 	HintKey		on_commit;		/* HINT_KEY_MAX: nothing */
 	HintKey		on_abort;
-	TimestampTz least_expiry;	/* on commit; PG_INT64_MAX: nothing */
+	HintLeases	leases;			/* on commit */
 } PendingHint;
 
 typedef struct PendingCount
@@ -139,7 +139,7 @@ pending_hint(HintSlot *hint)
 	hints = grow(hints, num_hints, &max_hints, sizeof(PendingHint));
 	hints[num_hints] = (PendingHint) {
 		.hint = hint, .subid = subid, .on_commit = HINT_KEY_MAX,
-		.on_abort = HINT_KEY_MAX, .least_expiry = PG_INT64_MAX
+		.on_abort = HINT_KEY_MAX, .leases = HINT_NO_LEASES
 	};
 	return &hints[num_hints++];
 }
@@ -169,15 +169,14 @@ QueueXactNoteAbort(HintSlot *hint, HintKey key)
 }
 
 void
-QueueXactNoteExpiry(HintSlot *hint, TimestampTz expires_at)
+QueueXactNoteLeases(HintSlot *hint, HintLeases leases)
 {
 	PendingHint *pending;
 
 	if (hint == NULL)
 		return;
 	pending = pending_hint(hint);
-	if (expires_at < pending->least_expiry)
-		pending->least_expiry = expires_at;
+	hint_add_lease(&pending->leases, leases.expiry, leases.last);
 }
 
 /* what we have enqueued ourselves is visible to us before it is noted */
@@ -294,10 +293,10 @@ wake_maintenance(const HintSlot *hint, int64 at)
 static void
 tell_commit(const PendingHint *pending)
 {
-	if (pending->least_expiry != PG_INT64_MAX)
+	if (pending->leases.expiry != PG_INT64_MAX)
 	{
-		QueueHintNoteExpiry(pending->hint, pending->least_expiry);
-		wake_maintenance(pending->hint, pending->least_expiry);
+		QueueHintNoteLeases(pending->hint, pending->leases);
+		wake_maintenance(pending->hint, pending->leases.expiry);
 	}
 	if (HINT_KEY_LT(pending->on_commit, HINT_KEY_MAX))
 	{
@@ -310,7 +309,7 @@ tell_commit(const PendingHint *pending)
 static void
 tell_abort(const PendingHint *pending)
 {
-	if (HINT_KEY_LT(pending->on_abort, HINT_KEY_MAX))
+	if (HINT_KEY_LT(pending->on_abort, HINT_KEY_MAX) && !QUEUE_MUTATION(2))
 		QueueHintNote(pending->hint, pending->on_abort);
 }
 
@@ -567,6 +566,8 @@ QueuePreparedFinish(QueuePrepared *prepared, bool commit)
 	Relation	rel;
 	ListCell   *lc;
 
+	if (QUEUE_MUTATION(4))
+		return;
 	foreach(lc, prepared->rows)
 	{
 		PreparedRow *row = lfirst(lc);
@@ -599,14 +600,16 @@ QueuePreparedFinish(QueuePrepared *prepared, bool commit)
 		{
 			PendingHint pending = {
 				.hint = hint, .on_commit = row->on_commit,
-				.least_expiry = PG_INT64_MIN
+				.leases = HINT_ANY_LEASES
 			};
 
 			tell_commit(&pending);
 		}
 		else
 		{
-			PendingHint pending = {.hint = hint, .on_abort = row->on_abort};
+			PendingHint pending = {
+				.hint = hint, .on_abort = row->on_abort, .leases = HINT_NO_LEASES
+			};
 
 			tell_abort(&pending);
 		}
@@ -618,7 +621,13 @@ QueuePreparedFinish(QueuePrepared *prepared, bool commit)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	rel = table_open(QueueCatalogGet(false)->prepared, RowExclusiveLock);
 	foreach(lc, prepared->rows)
-		simple_heap_delete(rel, &((PreparedRow *) lfirst(lc))->tid);
+	{
+		TM_FailureData failure;
+
+		/* the maintenance worker may have been here before */
+		(void) queue_tuple_delete(rel, &((PreparedRow *) lfirst(lc))->tid,
+								  GetCurrentCommandId(true), false, &failure, false);
+	}
 	table_close(rel, NoLock);
 	PopActiveSnapshot();
 }

@@ -30,8 +30,8 @@ extern void QueueXactNoteCommit(HintSlot *hint, HintKey key);
 /* key becomes claimable again for everybody if it aborts */
 extern void QueueXactNoteAbort(HintSlot *hint, HintKey key);
 
-/* a lease that ends then becomes visible if it commits */
-extern void QueueXactNoteExpiry(HintSlot *hint, TimestampTz expires_at);
+/* leases become visible if it commits */
+extern void QueueXactNoteLeases(HintSlot *hint, HintLeases leases);
 
 /* the least key that this transaction would note if it committed now */
 extern HintKey QueueXactOwnKey(HintSlot *hint);

@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
@@ -97,6 +98,18 @@ define_settings(void)
  * Utility commands that concern us
  * --------------------------------------------------------------------- */
 
+static bool
+may_create_databases(void)
+{
+	HeapTuple	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
+	bool		may = HeapTupleIsValid(tuple) &&
+		((Form_pg_authid) GETSTRUCT(tuple))->rolcreatedb;
+
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	return may;
+}
+
 /* may the user do that to the database anyhow?  Else nobody need leave. */
 static bool
 owns_database(Oid database_id)
@@ -108,7 +121,7 @@ owns_database(Oid database_id)
 		return false;
 	owns = superuser() ||
 		has_privs_of_role(GetUserId(), ((Form_pg_database) GETSTRUCT(tuple))->datdba) ||
-		(((Form_pg_database) GETSTRUCT(tuple))->datistemplate && have_createdb_privilege());
+		(((Form_pg_database) GETSTRUCT(tuple))->datistemplate && may_create_databases());
 	ReleaseSysCache(tuple);
 	return owns;
 }

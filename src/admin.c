@@ -18,7 +18,7 @@
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/regproc.h"
+#include "utils/syscache.h"
 
 #include "compat.h"
 #include "internal.h"
@@ -227,6 +227,24 @@ revoke_usage(Oid role)
 #undef GRANT
 }
 
+/*
+ * With its last privilege and its last queue, a role loses what would keep it
+ * from being dropped.
+ */
+static void
+revoke_unused(Oid role)
+{
+	Oid			type = OIDOID;
+	Datum		value = ObjectIdGetDatum(role);
+
+	if (!SearchSysCacheExists1(AUTHOID, value))
+		return;
+	if (QueueSpiExecute("SELECT FROM queue.privilege WHERE grantee OPERATOR(pg_catalog.=) $1"
+						" UNION ALL SELECT FROM queue.queue WHERE owner OPERATOR(pg_catalog.=) $1",
+						1, &type, &value, NULL) == 0)
+		revoke_usage(role);
+}
+
 static void
 settings_changed(void)
 {
@@ -316,11 +334,13 @@ check_new_owner(const QueueSettings *settings, Oid owner)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("must be owner of queue \"%s\"", settings->name),
+				 errdetail("Its owner is \"%s\".", GetUserNameFromId(settings->owner, true)),
 				 errhint("Only the owner of a queue can give it to another role.")));
 	if (!is_member_of_role(GetUserId(), owner))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("must be member of role \"%s\"", GetUserNameFromId(owner, false)),
+				 errdetail("Role \"%s\" is not.", GetUserNameFromId(GetUserId(), false)),
 				 errhint("A queue can be given to a role that one is a member of.")));
 }
 
@@ -386,7 +406,10 @@ queue_alter_queue(PG_FUNCTION_ARGS)
 		if (!PG_ARGISNULL(1 + i))
 			ensure_leaf((Setting) i, PG_GETARG_DATUM(1 + i));
 	if (OidIsValid(owner))
+	{
 		grant_usage(owner, PRIVILEGE_ALL);
+		revoke_unused(settings.owner);
+	}
 	QueueSpiFinish();
 	if (reorder)
 		update_order(&settings);
@@ -446,6 +469,8 @@ queue_drop_queue(PG_FUNCTION_ARGS)
 	bool		cascade = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
 	Oid			type = INT4OID;
 	Datum		value;
+	uint64		grantees;
+	SPITupleTable *table;
 
 	QueueRequireWritable("queue.drop_queue()");
 	name = QueueArgText(fcinfo, 0, "queue_name");
@@ -463,10 +488,19 @@ queue_drop_queue(PG_FUNCTION_ARGS)
 
 	value = Int32GetDatum(settings.queue_id);
 	QueueSpiConnect();
-	(void) QueueSpiExecute("DELETE FROM queue.privilege WHERE queue_id OPERATOR(pg_catalog.=) $1",
-						   1, &type, &value, NULL);
+	grantees = QueueSpiExecute("DELETE FROM queue.privilege"
+							   " WHERE queue_id OPERATOR(pg_catalog.=) $1 RETURNING grantee",
+							   1, &type, &value, NULL);
+	table = SPI_tuptable;
 	(void) QueueSpiExecute("DELETE FROM queue.queue WHERE queue_id OPERATOR(pg_catalog.=) $1",
 						   1, &type, &value, NULL);
+	for (uint64 i = 0; i < grantees; i++)
+	{
+		bool		null;
+
+		revoke_unused(DatumGetObjectId(SPI_getbinval(table->vals[i], table->tupdesc, 1, &null)));
+	}
+	revoke_unused(settings.owner);
 	settings_changed();
 	QueueSpiFinish();
 	PG_RETURN_VOID();
@@ -627,8 +661,6 @@ queue_revoke_queue(PG_FUNCTION_ARGS)
 	text	   *name;
 	Oid			role;
 	int			privileges;
-	Oid			type = OIDOID;
-	Datum		value;
 
 	QueueRequireWritable("queue.revoke_queue()");
 	name = QueueArgText(fcinfo, 0, "queue_name");
@@ -641,12 +673,7 @@ queue_revoke_queue(PG_FUNCTION_ARGS)
 					   " AND grantee OPERATOR(pg_catalog.=) $2"
 					   " AND privilege OPERATOR(pg_catalog.=) $3",
 					   settings.queue_id, role, privileges);
-	/* with the last privilege goes what would keep the role from being dropped */
-	value = ObjectIdGetDatum(role);
-	if (QueueSpiExecute("SELECT FROM queue.privilege WHERE grantee OPERATOR(pg_catalog.=) $1"
-						" UNION ALL SELECT FROM queue.queue WHERE owner OPERATOR(pg_catalog.=) $1",
-						1, &type, &value, NULL) == 0)
-		revoke_usage(role);
+	revoke_unused(role);
 	settings_changed();
 	QueueSpiFinish();
 	PG_RETURN_VOID();

@@ -204,9 +204,12 @@ queue_list_jobs(PG_FUNCTION_ARGS)
 
 #define OLDEST_LOOK_ROWS	1000
 
-/* due time of the first waiting job of a class, from its hint on */
+/*
+ * Due time of the oldest waiting job of a class, from its hint on.  With strict
+ * priority it is the first; with aging it is searched among the first ones.
+ */
 static TimestampTz
-oldest_in_class(QueueStore *live, int32 queue_id, HintSlot *hint)
+oldest_in_class(QueueStore *live, const QueueSettings *settings, HintSlot *hint)
 {
 	HintKey		from = QueueHintRead(hint, NULL);
 	Snapshot	snapshot;
@@ -218,21 +221,22 @@ oldest_in_class(QueueStore *live, int32 queue_id, HintSlot *hint)
 	if (!HINT_KEY_LT(from, HINT_KEY_MAX))
 		return oldest;
 	snapshot = QueueFreshSnapshot();
-	QueueScanBegin(&scan, live, snapshot, queue_id, hint->order_class, from);
+	QueueScanBegin(&scan, live, snapshot, settings->queue_id, hint->order_class, from);
 	for (int i = 0; i < OLDEST_LOOK_ROWS && (row = QueueScanNext(&scan, &tid)) != NULL; i++)
 		if (QueueJobState(JOB_HEAD(row)) == JOB_WAITING)
 		{
-			oldest = JOB_HEAD(row)->run_at;
-			break;
+			oldest = Min(oldest, JOB_HEAD(row)->run_at);
+			if (!settings->aging)
+				break;
 		}
 	QueueScanEnd(&scan);
 	QueueReleaseSnapshot(snapshot);
 	return oldest;
 }
 
-/* one index descent per class of the queue */
+/* one index descent, or a short walk, per class of the queue */
 static TimestampTz
-oldest_waiting(QueueStore *live, QueueSlot *slot)
+oldest_waiting(QueueStore *live, const QueueSettings *settings, QueueSlot *slot)
 {
 	TimestampTz oldest = PG_INT64_MAX;
 	HintSlot  **hints;
@@ -241,7 +245,7 @@ oldest_waiting(QueueStore *live, QueueSlot *slot)
 
 	hints = QueueHintList(slot, &count, &known);
 	for (int i = 0; i < count; i++)
-		oldest = Min(oldest, oldest_in_class(live, slot->queue_id, hints[i]));
+		oldest = Min(oldest, oldest_in_class(live, settings, hints[i]));
 	return oldest;
 }
 
@@ -288,7 +292,7 @@ put_stats(ReturnSetInfo *rsinfo, QueueStore *live, Installation *installation,
 		values[8] = Int64GetDatum(total);
 		nulls[8] = false;
 		if (count[COUNT_WAITING] > 0)
-			oldest = oldest_waiting(live, slot);
+			oldest = oldest_waiting(live, settings, slot);
 		if (oldest != PG_INT64_MAX)
 		{
 			Interval   *age = palloc0(sizeof(Interval));

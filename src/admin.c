@@ -216,6 +216,8 @@ static void
 revoke_usage(Oid role)
 {
 	const char *name = quote_identifier(GetUserNameFromId(role, false));
+	Oid			type = OIDOID;
+	Datum		value = ObjectIdGetDatum(role);
 
 	LockRelationOid(QueueCatalogGet(false)->privilege, ShareRowExclusiveLock);
 	GRANT("REVOKE EXECUTE ON FUNCTION %s FROM %s", enqueue_functions);
@@ -223,7 +225,11 @@ revoke_usage(Oid role)
 	GRANT("REVOKE EXECUTE ON FUNCTION %s FROM %s", browse_functions);
 	GRANT("REVOKE EXECUTE ON FUNCTION %s FROM %s", admin_functions);
 	GRANT("REVOKE SELECT ON %s FROM %s", browse_tables);
-	GRANT("REVOKE USAGE ON SCHEMA %s FROM %s", "queue");
+	/* one that may create queues needs the schema to do it */
+	if (QueueSpiExecute("SELECT FROM pg_proc WHERE pronamespace = 'queue'::regnamespace"
+						" AND proname = 'create_queue' AND has_function_privilege($1, oid, 'EXECUTE')",
+						1, &type, &value, NULL) == 0)
+		GRANT("REVOKE USAGE ON SCHEMA %s FROM %s", "queue");
 #undef GRANT
 }
 

@@ -19,6 +19,7 @@
 
 #include "access/genam.h"
 #include "access/htup_details.h"
+#include "access/relation.h"
 #include "access/stratnum.h"
 #include "access/table.h"
 #include "access/xact.h"
@@ -205,6 +206,24 @@ QueueCatalogGet(bool missing_ok)
 	return &catalog;
 }
 
+Relation
+QueueOpenTable(Oid relid, LOCKMODE mode)
+{
+	Relation	rel = try_relation_open(relid, mode);
+
+	/* we have waited for its lock, and DROP EXTENSION had it */
+	if (rel == NULL)
+	{
+		catalog_valid = queues_valid = false;
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("extension \"queue\" has been dropped"),
+				 errdetail("It was dropped while this command was under way."),
+				 errhint("Create it anew with CREATE EXTENSION queue, or try again if somebody has.")));
+	}
+	return rel;
+}
+
 int64
 QueueIntervalUsecs(const Interval *interval, const char *argument)
 {
@@ -314,7 +333,7 @@ static bool
 load_queue(const char *name, int32 queue_id, QueueSettings *settings)
 {
 	const QueueCatalog *cat = QueueCatalogGet(false);
-	Relation	rel = table_open(cat->queue, AccessShareLock);
+	Relation	rel = QueueOpenTable(cat->queue, AccessShareLock);
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple	tuple;
@@ -421,7 +440,7 @@ load_privileges(const QueueSettings *settings, Oid user)
 		(OidIsValid(settings->owner) && has_privs_of_role(user, settings->owner)))
 		return PRIVILEGE_ALL;
 
-	rel = table_open(cat->privilege, AccessShareLock);
+	rel = QueueOpenTable(cat->privilege, AccessShareLock);
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(settings->queue_id));
 	scan = systable_beginscan(rel, cat->privilege_key, true, settings_snapshot(), 1, &key);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
@@ -546,7 +565,7 @@ compare_settings(const ListCell *a, const ListCell *b)
 List *
 QueueSettingsAll(void)
 {
-	Relation	rel = table_open(QueueCatalogGet(false)->queue, AccessShareLock);
+	Relation	rel = QueueOpenTable(QueueCatalogGet(false)->queue, AccessShareLock);
 	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, settings_snapshot(), 0, NULL);
 	HeapTuple	tuple;
 	List	   *list = NIL;

@@ -73,6 +73,9 @@ typedef enum QueuePrivilege
 /* NULL without error only if missing_ok: the extension is not here */
 extern const QueueCatalog *QueueCatalogGet(bool missing_ok);
 
+/* table_open(), but with an error for users if the extension was dropped */
+extern Relation QueueOpenTable(Oid relid, LOCKMODE mode);
+
 /* false if there is no such queue; the check is another call */
 extern bool QueueSettingsByName(const char *name, Size length, QueueSettings *settings);
 extern bool QueueSettingsById(int32 queue_id, QueueSettings *settings);

@@ -92,7 +92,7 @@ open_leaf(QueueFinish *finish, LeafRows *leaf, QueueRing ring, int number)
 	{
 		MemoryContext old = MemoryContextSwitchTo(finish->context);
 
-		leaf->rel = table_open(QueueLeafRelation(ring, number), RowExclusiveLock);
+		leaf->rel = QueueOpenTable(QueueLeafRelation(ring, number), RowExclusiveLock);
 		leaf->kind = ring == RING_ARCHIVE ? ROW_ARCHIVE : ROW_LOG;
 		QueueIndexesOpen(&leaf->indexes, leaf->rel);
 		leaf->rows = palloc(FLUSH_ROWS * sizeof(HeapTuple));
@@ -267,7 +267,7 @@ QueueFinishEnd(QueueFinish *finish)
 		close_leaf(finish, &finish->log[i]);
 	if (finish->num_counts > 0)
 	{
-		Relation	rel = table_open(QueueCatalogGet(false)->archive_count, RowExclusiveLock);
+		Relation	rel = QueueOpenTable(QueueCatalogGet(false)->archive_count, RowExclusiveLock);
 
 		for (int i = 0; i < finish->num_counts; i++)
 		{

@@ -109,7 +109,9 @@ QueueLauncherAnnounce(Oid database_id)
 	if (!QueueSharedReady())
 		return;
 	LWLockAcquire(Shared->lock, LW_EXCLUSIVE);
-	entry = make_entry(database_id);
+	entry = OidIsValid(database_id) ? make_entry(database_id) : NULL;
+	if (!OidIsValid(database_id))
+		Shared->new_database = true;
 	if (entry)
 	{
 		entry->has_extension = true;
@@ -426,6 +428,19 @@ start_workers(TimestampTz now, long *wait_ms)
 	}
 }
 
+/* has somebody announced a new database? */
+static bool
+take_new_database(void)
+{
+	bool		announced;
+
+	LWLockAcquire(Shared->lock, LW_EXCLUSIVE);
+	announced = Shared->new_database;
+	Shared->new_database = false;
+	LWLockRelease(Shared->lock);
+	return announced;
+}
+
 void
 queue_launcher_main(Datum main_arg)
 {
@@ -452,7 +467,7 @@ queue_launcher_main(Datum main_arg)
 			proc_exit(1);
 
 		reap(now);
-		if (looked_at == 0 || now - looked_at >= (TimestampTz) LOOK_EVERY_MS * 1000 ||
+		if (take_new_database() || looked_at == 0 || now - looked_at >= (TimestampTz) LOOK_EVERY_MS * 1000 ||
 			now < looked_at)
 		{
 			look_for_databases();

@@ -13,7 +13,7 @@
 /* from _PG_init */
 extern void QueueLauncherRegister(void);
 
-/* the database has the extension now; does not throw */
+/* that database has the extension now, or, if invalid, one is new; does not throw */
 extern void QueueLauncherAnnounce(Oid database_id);
 
 /*

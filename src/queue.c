@@ -205,6 +205,8 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	next_process_utility(pstmt, query, read_only_tree, context, params, env, dest, qc);
 	if (prepared)
 		QueuePreparedFinish(prepared, commit);
+	if (IsA(node, CreatedbStmt))
+		QueueXactAnnounceDatabase();
 	/* after an error the hold expires by itself */
 	if (OidIsValid(wanted))
 		QueueLauncherRelease(wanted);
@@ -229,7 +231,7 @@ queue__require_preload(PG_FUNCTION_ARGS)
 Datum
 queue__announce(PG_FUNCTION_ARGS)
 {
-	QueueXactAnnounce();
+	QueueXactAnnounceExtension();
 	PG_RETURN_VOID();
 }
 

@@ -88,7 +88,7 @@ load_bounds(void)
 	generation = QueueCatalogGeneration();
 	for (int i = 0; i < ARCHIVE_LEAVES; i++)
 		bounds[0][i] = bounds[1][i] = PG_INT64_MIN;
-	rel = table_open(cat->leaf, AccessShareLock);
+	rel = QueueOpenTable(cat->leaf, AccessShareLock);
 	scan = systable_beginscan(rel, InvalidOid, false,
 							  IsolationIsSerializable() ? SnapshotSelf : NULL, 0, NULL);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
@@ -210,6 +210,12 @@ lock_leaf(Oid relid)
 	if (!ConditionalLockRelationOid(relid, AccessExclusiveLock))
 		return false;
 	rel = table_open(relid, NoLock);
+	/* a cursor of our own session, when called as maintain() */
+	if (rel->rd_refcnt > 1)
+	{
+		table_close(rel, NoLock);
+		return false;
+	}
 	indexes = RelationGetIndexList(rel);
 	foreach(lc, indexes)
 		locked = locked && ConditionalLockRelationOid(lfirst_oid(lc), AccessExclusiveLock);

@@ -136,6 +136,7 @@ typedef struct QueueShared
 {
 	LWLock	   *lock;			/* allocation of everything here */
 	Latch	   *launcher;		/* its latch, or NULL; lock */
+	bool		new_database;	/* the launcher should look; lock */
 	bool		full_logged;	/* said once that the slots are used up; lock */
 #ifdef QUEUE_TESTING
 	pg_atomic_uint32 mutation;	/* 0: none */

@@ -123,7 +123,7 @@ void
 QueueStoreOpen(QueueStore *store, bool parked)
 {
 	const QueueCatalog *cat = QueueCatalogGet(false);
-	Relation	heap = table_open(parked ? cat->parked : cat->live, RowExclusiveLock);
+	Relation	heap = QueueOpenTable(parked ? cat->parked : cat->live, RowExclusiveLock);
 	List	   *list;
 
 	if (heap->rd_tableam != GetHeapamTableAmRoutine() ||

@@ -80,7 +80,8 @@ static int	num_counts,
 			max_counts;
 
 static Installation *forget_all;	/* whose hints and counters, or NULL */
-static bool announce;
+static bool announce_extension;
+static bool announce_database;
 
 /* has this transaction written nothing but claims? see QueueXactClaimBegin() */
 static enum
@@ -232,9 +233,15 @@ QueueXactForgetAll(void)
 }
 
 void
-QueueXactAnnounce(void)
+QueueXactAnnounceExtension(void)
 {
-	announce = true;
+	announce_extension = true;
+}
+
+void
+QueueXactAnnounceDatabase(void)
+{
+	announce_database = true;
 }
 
 void
@@ -321,7 +328,7 @@ end_transaction(void)
 		QueueSlotUnpin(pins[i].slot);
 	num_pins = num_hints = num_counts = 0;
 	forget_all = NULL;
-	announce = false;
+	announce_extension = announce_database = false;
 	claims = CLAIMS_NONE;
 }
 
@@ -354,7 +361,7 @@ before_prepare(void)
 	if (num_hints == 0 && num_counts == 0 && forget_all == NULL)
 		return;
 	xid = U64FromFullTransactionId(GetTopFullTransactionId());
-	rel = table_open(QueueCatalogGet(false)->prepared, RowExclusiveLock);
+	rel = QueueOpenTable(QueueCatalogGet(false)->prepared, RowExclusiveLock);
 	for (int i = 0; i < num_hints; i++)
 		insert_prepared(rel, xid, QueueSlots[hints[i].hint->queue].queue_id,
 						hints[i].hint->order_class, hints[i].on_commit,
@@ -386,8 +393,10 @@ xact_callback(XactEvent event, void *arg)
 				QueueHintLowerAll(forget_all);
 				QueueStatsForget(forget_all);
 			}
-			if (announce)
+			if (announce_extension)
 				QueueLauncherAnnounce(MyDatabaseId);
+			if (announce_database)
+				QueueLauncherAnnounce(InvalidOid);
 			end_transaction();
 			break;
 		case XACT_EVENT_ABORT:
@@ -444,6 +453,9 @@ subxact_callback(SubXactEvent event, SubTransactionId my_subid,
 				if (counts[i].subid != my_subid)
 					counts[kept++] = counts[i];
 			num_counts = kept;
+			/* our own looks have seen what is undone now */
+			if (forget_all)
+				QueueHintLowerAll(forget_all);
 			break;
 		default:
 			break;
@@ -520,7 +532,7 @@ QueuePreparedRead(const char *gid)
 
 	if (cat == NULL || !QueueSharedReady())
 		return NULL;
-	rel = table_open(cat->prepared, AccessShareLock);
+	rel = QueueOpenTable(cat->prepared, AccessShareLock);
 	/* most servers never prepare what the queue has to do with */
 	if (RelationGetNumberOfBlocks(rel) == 0 ||
 		!TransactionIdIsValid(xid = prepared_xid(gid)))
@@ -619,7 +631,7 @@ QueuePreparedFinish(QueuePrepared *prepared, bool commit)
 	if (!commit)
 		return;
 	PushActiveSnapshot(GetTransactionSnapshot());
-	rel = table_open(QueueCatalogGet(false)->prepared, RowExclusiveLock);
+	rel = QueueOpenTable(QueueCatalogGet(false)->prepared, RowExclusiveLock);
 	foreach(lc, prepared->rows)
 	{
 		TM_FailureData failure;

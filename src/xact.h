@@ -45,8 +45,9 @@ extern void QueueXactDead(int64 versions);
 /* tables were changed by SQL: forget hints and counters at its end */
 extern void QueueXactForgetAll(void);
 
-/* the launcher is told at commit that there is something to start here */
-extern void QueueXactAnnounce(void);
+/* the launcher is told at commit that the extension, or a database, is new */
+extern void QueueXactAnnounceExtension(void);
+extern void QueueXactAnnounceDatabase(void);
 
 /*
  * Brackets what a claim writes.  A transaction that has written nothing else

@@ -592,7 +592,7 @@ start_vacuum(Installation *installation, Oid live_id)
 	QueueWorkerBegin("looking whether to vacuum");
 	if (!TransactionIdIsValid(mark))
 		mark = XidFromFullTransactionId(ReadNextFullTransactionId());
-	rel = table_open(live_id, AccessShareLock);
+	rel = QueueOpenTable(live_id, AccessShareLock);
 	/* a table of many live rows takes long to scan: wait for more */
 	if (dead < (uint64) Max(rel->rd_rel->reltuples, 0) / 10)
 		horizon = InvalidTransactionId;

@@ -147,7 +147,7 @@ counts_of(HTAB *counted, int32 queue_id)
 static void
 count_jobs(HTAB *counted, Oid relid, Snapshot snapshot)
 {
-	Relation	rel = table_open(relid, AccessShareLock);
+	Relation	rel = QueueOpenTable(relid, AccessShareLock);
 	TableScanDesc scan = queue_beginscan(rel, snapshot);
 	HeapTuple	tuple;
 
@@ -165,7 +165,7 @@ count_jobs(HTAB *counted, Oid relid, Snapshot snapshot)
 static void
 count_finished(HTAB *counted, Oid relid, Snapshot snapshot)
 {
-	Relation	rel = table_open(relid, AccessShareLock);
+	Relation	rel = QueueOpenTable(relid, AccessShareLock);
 	TableScanDesc scan = queue_beginscan(rel, snapshot);
 	HeapTuple	tuple;
 

@@ -49,6 +49,13 @@
 #define queue_beginscan(rel, snapshot) table_beginscan(rel, snapshot, 0, NULL)
 #endif
 
+/* 18: autovacuum workers have slots of their own */
+#if PG_VERSION_NUM >= 180000
+#define queue_autovacuum_slots autovacuum_worker_slots
+#else
+#define queue_autovacuum_slots autovacuum_max_workers
+#endif
+
 /* 18: the attribute is written in front */
 #if PG_VERSION_NUM >= 180000
 #define QUEUE_NORETURN pg_noreturn

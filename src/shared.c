@@ -26,6 +26,7 @@
 #include "access/twophase.h"
 #include "miscadmin.h"
 #include "postmaster/autovacuum.h"
+#include "replication/walsender.h"
 #include "storage/ipc.h"
 #include "storage/proc.h"
 #include "storage/procarray.h"
@@ -65,9 +66,9 @@ static shmem_startup_hook_type prev_shmem_startup_hook;
 int
 QueueMaxSnapshotXids(void)
 {
-	/* MaxBackends is not known yet when PostgreSQL 14 asks */
-	return MaxConnections + autovacuum_max_workers + max_worker_processes +
-		max_prepared_xacts + 256;
+	/* MaxBackends is not known yet when PostgreSQL 14 asks; some to spare */
+	return MaxConnections + queue_autovacuum_slots + max_worker_processes +
+		max_wal_senders + max_prepared_xacts + 32;
 }
 
 static Size

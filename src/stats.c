@@ -117,7 +117,9 @@ begin_count(Installation *installation)
 	LWLockAcquire(QueueCountLock(installation), LW_EXCLUSIVE);
 	snapshot = GetLatestSnapshot();
 	next = ReadNextFullTransactionId();
-	Assert(snapshot->xcnt <= QueueMaxSnapshotXids());
+	if (snapshot->xcnt > QueueMaxSnapshotXids())
+		elog(ERROR, "snapshot has %u transactions, room is for %d",
+			 snapshot->xcnt, QueueMaxSnapshotXids());
 	installation->counted = false;
 	installation->counted_xmin = widen(snapshot->xmin, next);
 	installation->counted_xmax = widen(snapshot->xmax, next);

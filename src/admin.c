@@ -97,21 +97,6 @@ check_word(const char *name, Datum value, const char *first, const char *second)
 				 errhint("Write it in small letters.")));
 }
 
-/* retention may be in months: it is not exact anyhow */
-static void
-check_retention(const char *name, Datum value)
-{
-	Interval   *interval = DatumGetIntervalP(value);
-
-	if (interval->month < 0 || interval->day < 0 || interval->time < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must not be negative", name),
-				 errdetail("It is %s.",
-						   DatumGetCString(DirectFunctionCall1(interval_out, value))),
-				 errhint("0 means that such jobs are not kept.")));
-}
-
 static void
 check_setting(Setting setting, Datum value)
 {
@@ -160,19 +145,9 @@ check_setting(Setting setting, Datum value)
 			break;
 		case SET_KEEP_COMPLETED:
 		case SET_KEEP_FAILED:
-			check_retention(name, value);
+			(void) QueueRetentionUsecs(DatumGetIntervalP(value), name);
 			break;
 	}
-}
-
-/* microseconds of a retention; months count 30 days, as in catalog.c */
-static int64
-retention(Datum value)
-{
-	Interval   *interval = DatumGetIntervalP(value);
-	int64		days = (int64) interval->day + (int64) interval->month * DAYS_PER_MONTH;
-
-	return Min(days, 3650000) * USECS_PER_DAY + interval->time;
 }
 
 /* a leaf must be there before the first job expires into it */
@@ -180,7 +155,8 @@ static void
 ensure_leaf(Setting setting, Datum value)
 {
 	if (setting == SET_KEEP_COMPLETED || setting == SET_KEEP_FAILED)
-		QueueRingEnsure(RING_ARCHIVE, retention(value), true);
+		QueueRingEnsure(RING_ARCHIVE, QueueRetentionUsecs(DatumGetIntervalP(value),
+														  settings_info[setting].name), true);
 }
 
 /*
@@ -225,9 +201,9 @@ revoke_usage(Oid role)
 	GRANT("REVOKE EXECUTE ON FUNCTION %s FROM %s", browse_functions);
 	GRANT("REVOKE EXECUTE ON FUNCTION %s FROM %s", admin_functions);
 	GRANT("REVOKE SELECT ON %s FROM %s", browse_tables);
-	/* one that may create queues needs the schema to do it */
+	/* one that may create queues, or call maintain(), needs the schema for it */
 	if (QueueSpiExecute("SELECT FROM pg_proc WHERE pronamespace = 'queue'::regnamespace"
-						" AND proname = 'create_queue' AND has_function_privilege($1, oid, 'EXECUTE')",
+						" AND proname IN ('create_queue', 'maintain') AND has_function_privilege($1, oid, 'EXECUTE')",
 						1, &type, &value, NULL) == 0)
 		GRANT("REVOKE USAGE ON SCHEMA %s FROM %s", "queue");
 #undef GRANT
@@ -596,6 +572,7 @@ parse_privileges(text *list)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("unknown queue privilege \"%s\"", word),
+					 errdetail("The list is \"%s\".", text_to_cstring(list)),
 					 errhint("Privileges are enqueue, dequeue, browse and admin.")));
 		privileges |= privilege;
 	}
@@ -614,7 +591,12 @@ role_arg(FunctionCallInfo fcinfo, int arg)
 	if (PG_ARGISNULL(arg))
 		QueueErrorNull("role", "Give the name of a role.");
 	/* a regrole may be any number */
-	(void) GetUserNameFromId(PG_GETARG_OID(arg), false);
+	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(PG_GETARG_OID(arg))))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("role %u does not exist", PG_GETARG_OID(arg)),
+				 errdetail("No role has that number."),
+				 errhint("Give the name of a role.")));
 	return PG_GETARG_OID(arg);
 }
 

@@ -55,6 +55,8 @@ enum
 
 #define Q_NATTS	Q_CREATED_AT
 
+#define MAX_RETENTION_DAYS	INT64CONST(3650000)
+
 typedef struct CachedQueue
 {
 	int32		queue_id;		/* hash key */
@@ -251,17 +253,27 @@ QueueIntervalUsecs(const Interval *interval, const char *argument)
 	return usecs;
 }
 
-/* months of a retention are 30 days: it need not be exact */
-static int64
-retention_usecs(Datum value)
+int64
+QueueRetentionUsecs(const Interval *interval, const char *argument)
 {
-	Interval	interval = *DatumGetIntervalP(value);
-	int64		days = (int64) interval.day + (int64) interval.month * DAYS_PER_MONTH;
+	int64		days = (int64) interval->day + (int64) interval->month * DAYS_PER_MONTH;
+	int64		usecs;
 
 	/* what never ends is cut down to something that never overflows */
-	if (days > 3650000)
-		return INT64CONST(3650000) * USECS_PER_DAY;
-	return days * USECS_PER_DAY + interval.time;
+	if (!queue_interval_is_finite(interval) && interval->month > 0)
+		days = MAX_RETENTION_DAYS;
+	if (days >= MAX_RETENTION_DAYS || interval->time >= MAX_RETENTION_DAYS * USECS_PER_DAY)
+		return MAX_RETENTION_DAYS * USECS_PER_DAY;
+	if (days <= -MAX_RETENTION_DAYS ||
+		(usecs = days * USECS_PER_DAY + interval->time) < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must not be negative", argument),
+				 errdetail("It is %s.",
+						   DatumGetCString(DirectFunctionCall1(interval_out,
+															   IntervalPGetDatum(interval)))),
+				 errhint("0 means that such jobs are not kept.")));
+	return usecs;
 }
 
 static void
@@ -291,8 +303,9 @@ read_settings(HeapTuple tuple, TupleDesc desc, QueueSettings *settings)
 	if (settings->aging)
 		settings->aging_interval = QueueIntervalUsecs(DatumGetIntervalP(V(Q_AGING_INTERVAL)),
 													  "aging_interval");
-	settings->keep_completed = retention_usecs(V(Q_KEEP_COMPLETED));
-	settings->keep_failed = retention_usecs(V(Q_KEEP_FAILED));
+	settings->keep_completed = QueueRetentionUsecs(DatumGetIntervalP(V(Q_KEEP_COMPLETED)),
+													  "keep_completed");
+	settings->keep_failed = QueueRetentionUsecs(DatumGetIntervalP(V(Q_KEEP_FAILED)), "keep_failed");
 	settings->log_errors = strcmp(TextDatumGetCString(V(Q_LOG_LEVEL)), "none") != 0;
 #undef V
 }

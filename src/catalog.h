@@ -109,6 +109,9 @@ extern uint64 QueueCatalogGeneration(void);
 /* an interval without months as microseconds; an error names the argument */
 extern int64 QueueIntervalUsecs(const Interval *interval, const char *argument);
 
+/* the same for a retention, which need not be exact: months have 30 days */
+extern int64 QueueRetentionUsecs(const Interval *interval, const char *argument);
+
 extern void QueueCatalogInit(void);
 
 #endif							/* QUEUE_CATALOG_H */

@@ -13,7 +13,6 @@
  */
 #include "postgres.h"
 
-#include "access/detoast.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
@@ -48,25 +47,6 @@ typedef struct NewJobs
 	Datum		values[JOB_NATTS];
 	bool		nulls[JOB_NATTS];
 } NewJobs;
-
-static void
-check_jsonb_size(Datum jsonb, const char *name, int element)
-{
-	Size		size = toast_raw_datum_size(jsonb) - VARHDRSZ;
-
-	if (size <= (Size) queue_max_payload_size * 1024)
-		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-			 errmsg("%s must not be larger than %d kB", name, queue_max_payload_size),
-			 element > 0 ?
-			 errdetail("Element %d has %zu bytes; at most %zu are allowed.",
-					   element, size, (Size) queue_max_payload_size * 1024) :
-			 errdetail("It has %zu bytes; at most %zu are allowed.",
-					   size, (Size) queue_max_payload_size * 1024),
-			 errhint("Store large data elsewhere and enqueue a reference to it, "
-					 "or raise queue.max_payload_size.")));
-}
 
 /* when the job is due, by at most one of two arguments */
 static TimestampTz
@@ -189,7 +169,7 @@ begin_jobs(FunctionCallInfo fcinfo, NewJobs *new)
 	if (!N(JOB_HEADERS))
 	{
 		V(JOB_HEADERS) = PG_GETARG_DATUM(ARG_HEADERS);
-		check_jsonb_size(V(JOB_HEADERS), "headers", 0);
+		QueueCheckJsonbSize(V(JOB_HEADERS), "headers", 0);
 	}
 	N(JOB_OPTIONS) = PG_ARGISNULL(ARG_OPTIONS);
 	if (!N(JOB_OPTIONS))
@@ -239,7 +219,7 @@ queue_enqueue(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(ARG_PAYLOAD))
 		QueueErrorNull("payload", "An empty payload is '{}' or 'null'::jsonb.");
 	begin_jobs(fcinfo, &new);
-	check_jsonb_size(PG_GETARG_DATUM(ARG_PAYLOAD), "payload", 0);
+	QueueCheckJsonbSize(PG_GETARG_DATUM(ARG_PAYLOAD), "payload", 0);
 
 	open_jobs(&new);
 	tuple = form_job(&new, PG_GETARG_DATUM(ARG_PAYLOAD));
@@ -277,7 +257,7 @@ queue_enqueue_batch(PG_FUNCTION_ARGS)
 					 errmsg("payload must not be null"),
 					 errdetail("Element %d of payloads is null.", i + 1),
 					 errhint("An empty payload is '{}' or 'null'::jsonb.")));
-		check_jsonb_size(payloads[i], "payload", i + 1);
+		QueueCheckJsonbSize(payloads[i], "payload", i + 1);
 	}
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	if (count == 0)

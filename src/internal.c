@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "access/detoast.h"
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/pg_namespace.h"
@@ -144,6 +145,25 @@ QueueCheckLabel(text *label, const char *name)
 				 errdetail("It has %d bytes; at most %d are allowed.",
 						   (int) VARSIZE_ANY_EXHDR(label), QUEUE_LABEL_MAX),
 				 errhint("Put long texts into the payload or the headers.")));
+}
+
+void
+QueueCheckJsonbSize(Datum jsonb, const char *name, int element)
+{
+	Size		size = toast_raw_datum_size(jsonb) - VARHDRSZ;
+
+	if (size <= (Size) queue_max_payload_size * 1024)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+			 errmsg("%s must not be larger than %d kB", name, queue_max_payload_size),
+			 element > 0 ?
+			 errdetail("Element %d has %zu bytes; at most %zu are allowed.",
+					   element, size, (Size) queue_max_payload_size * 1024) :
+			 errdetail("It has %zu bytes; at most %zu are allowed.",
+					   size, (Size) queue_max_payload_size * 1024),
+			 errhint("Store large data elsewhere and enqueue a reference to it, "
+					 "or raise queue.max_payload_size.")));
 }
 
 int64

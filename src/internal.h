@@ -38,6 +38,8 @@ QUEUE_NORETURN extern void QueueErrorNull(const char *name, const char *hint);
 QUEUE_NORETURN extern void QueueErrorRange(const char *name, int64 value, int64 least,
 										   int64 most);
 extern text *QueueArgText(FunctionCallInfo fcinfo, int arg, const char *name);
+/* element: of an array, from 1 on, or 0 */
+extern void QueueCheckJsonbSize(Datum jsonb, const char *name, int element);
 extern void QueueCheckLabel(text *label, const char *name);
 extern int64 QueueArgDuration(Datum interval, const char *name, bool allow_zero);
 /* the time that an age, which may have months, reaches back to */

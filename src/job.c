@@ -219,7 +219,7 @@ name_option(void *arg)
 
 /* an interval, as a JSON string ('30 s') or a number of seconds */
 static int64
-option_usecs(const char *key, JsonbValue *value)
+option_usecs(const char *key, JsonbValue *value, bool retention)
 {
 	int64		usecs = 0;
 
@@ -235,7 +235,7 @@ option_usecs(const char *key, JsonbValue *value)
 																	 Int32GetDatum(-1)));
 
 		error_context_stack = context.previous;
-		usecs = QueueIntervalUsecs(interval, key);
+		usecs = retention ? QueueRetentionUsecs(interval, key) : QueueIntervalUsecs(interval, key);
 	}
 	else if (value->type == jbvNumeric)
 	{
@@ -292,16 +292,16 @@ apply_options(Jsonb *jsonb, JobOptions *options)
 			options->backoff_jitter = (float4) jitter;
 		}
 		else if (strcmp(key, "backoff_base") == 0)
-			options->backoff_base = option_usecs(key, &value);
+			options->backoff_base = option_usecs(key, &value, false);
 		else if (strcmp(key, "backoff_max") == 0)
-			options->backoff_max = option_usecs(key, &value);
+			options->backoff_max = option_usecs(key, &value, false);
 		else if (strcmp(key, "keep_completed") == 0)
-			options->keep_completed = option_usecs(key, &value);
+			options->keep_completed = option_usecs(key, &value, true);
 		else if (strcmp(key, "keep_failed") == 0)
-			options->keep_failed = option_usecs(key, &value);
+			options->keep_failed = option_usecs(key, &value, true);
 		else if (strcmp(key, "visibility_timeout") == 0)
 		{
-			options->visibility_timeout = option_usecs(key, &value);
+			options->visibility_timeout = option_usecs(key, &value, false);
 			if (options->visibility_timeout == 0)
 				bad_option(key, "It must be longer than nothing.");
 		}

@@ -43,6 +43,12 @@ cancel_in(bool parked, int64 job_id, bool *again)
 
 		if (!QueueSettingsById(JOB_HEAD(row)->queue_id, &settings))
 			elog(ERROR, "job %lld belongs to no queue", (long long) job_id);
+		/* who has no privilege on it does not learn that there is such a job */
+		if (QueuePrivileges(&settings) == 0)
+		{
+			QueueStoreClose(&store);
+			return false;
+		}
 		QueueRequirePrivilege(&settings, PRIVILEGE_ENQUEUE);
 		slot = QueueXactSlot(settings.queue_id);
 		if (QueueStoreDelete(&store, &tid, JOB_HEAD(row), slot, true, false) == TM_Ok)

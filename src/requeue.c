@@ -216,6 +216,25 @@ administered_queues(void)
 	return PointerGetDatum(construct_array(ids, n, INT4OID, 4, true, TYPALIGN_INT));
 }
 
+/* LIKE would refuse it only when it meets a failed job */
+static void
+check_pattern(text *pattern)
+{
+	const char *p = VARDATA_ANY(pattern);
+	const char *end = p + VARSIZE_ANY_EXHDR(pattern);
+	bool		escaped = false;
+
+	/* in every server encoding a backslash byte is a backslash */
+	for (; p < end; p++)
+		escaped = !escaped && *p == '\\';
+	if (escaped)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_ESCAPE_SEQUENCE),
+				 errmsg("error_pattern must not end with an escape character"),
+				 errdetail("It is \"%s\".", text_to_cstring(pattern)),
+				 errhint("Write two backslashes for one.")));
+}
+
 Datum
 queue_requeue_failed(PG_FUNCTION_ARGS)
 {
@@ -241,6 +260,8 @@ queue_requeue_failed(PG_FUNCTION_ARGS)
 		}
 	if (!PG_ARGISNULL(1) && PG_GETARG_INT64(1) < 0)
 		QueueErrorRange("max_jobs", PG_GETARG_INT64(1), 0, PG_INT64_MAX);
+	if (!PG_ARGISNULL(3))
+		check_pattern(PG_GETARG_TEXT_PP(3));
 	if (!PG_ARGISNULL(4))
 	{
 		values[4] = TimestampTzGetDatum(QueueArgAge(PG_GETARG_DATUM(4), "older_than"));

@@ -102,16 +102,25 @@ settler_end(Settler *settler)
 		QueueXactDead(settler->dead);
 }
 
-/* the queue of a row: settings, slot, and may we? */
-static void
+/*
+ * The queue of a row: settings, slot, and may we?  Who has no privilege on it
+ * at all does not learn that there is such a job.
+ */
+static bool
 enter_queue(Settler *settler, const JobHead *job)
 {
 	if (settler->settings.queue_id == job->queue_id)
-		return;
+		return true;
 	if (!QueueSettingsById(job->queue_id, &settler->settings))
 		elog(ERROR, "job %lld belongs to no queue", (long long) job->job_id);
+	if (QueuePrivileges(&settler->settings) == 0)
+	{
+		settler->settings.queue_id = 0;
+		return false;
+	}
 	QueueRequirePrivilege(&settler->settings, PRIVILEGE_DEQUEUE);
 	settler->slot = QueueXactSlot(job->queue_id);
+	return true;
 }
 
 /* put a job back, with its new version: here if it is due, else parked */
@@ -281,7 +290,8 @@ settle_held(Settler *settler, Held *held, int count)
 			if (!job_is_active(&before) ||
 				(held[i].attempt != 0 && held[i].attempt != before.attempt))
 				continue;
-			enter_queue(settler, &before);
+			if (!enter_queue(settler, &before))
+				continue;
 
 			old = MemoryContextSwitchTo(context);
 			result = settle_row(settler, row, &tid, &before);
@@ -421,6 +431,8 @@ queue_complete(PG_FUNCTION_ARGS)
 	Datum		result;
 
 	QueueRequireWritable("queue.complete()");
+	if (!PG_ARGISNULL(1))
+		QueueCheckJsonbSize(PG_GETARG_DATUM(1), "result", 0);
 	if (!one_held(fcinfo, 2, &held))
 		PG_RETURN_BOOL(false);
 	settler_begin(&settler, VERB_COMPLETE);

@@ -119,8 +119,7 @@ for my $crash (qw(shutdown kill shutdown))
 	else
 	{
 		kill_backend($node, $node->safe_psql('postgres',
-			q{SELECT pid FROM pg_stat_activity
-			  WHERE query LIKE '%dequeue_batch(''load'')%' AND pid <> pg_backend_pid() LIMIT 1}));
+			q{SELECT pid FROM pg_stat_activity WHERE application_name = 'load' LIMIT 1}));
 		stop_load($load);
 	}
 	check_counters($node, "after a crash ($crash) under load");

@@ -7,9 +7,9 @@
 # What is then left over was left behind by a hint; what is in one ledger and
 # not in the other was lost, done twice, or came out of nowhere.
 #
-# Two queues: "wild" has everything, and much that lowers its hints again and
-# so heals what went wrong before; "calm" has only late commits and takers, so
-# that a job left behind stays behind.  The last part breaks the protocol on
+# Queue "wild" has everything, and much that lowers its hints again and so heals
+# what went wrong before; "calm" and "parked" have only late commits and takers,
+# so that a job left behind stays behind.  The last part breaks the protocol on
 # purpose, one place at a time, where the library was built for it
 # (-DQUEUE_TESTING), and wants to see jobs left behind in "calm": otherwise the
 # storm would prove nothing.
@@ -40,6 +40,7 @@ $node->safe_psql('postgres', q{
 	SELECT queue.create_queue('wild', max_attempts => 1000, backoff => 'fixed', backoff_base => '20 ms',
 		visibility_timeout => '1 min');
 	SELECT queue.create_queue('calm', visibility_timeout => '1 min');
+	SELECT queue.create_queue('parked', visibility_timeout => '1 min');
 
 	-- takes, completes and enters into the ledger, in one statement
 	CREATE FUNCTION work(queue_name text, batch_size int) RETURNS bigint
@@ -69,6 +70,16 @@ INSERT INTO sent SELECT queue.enqueue('calm', '2');
 }],
 	['calm_work', 300, q{
 SELECT work('calm', 1);
+}],
+	['parked_late', 20, q{
+\set ms random(0, 20)
+BEGIN;
+INSERT INTO sent SELECT queue.enqueue('parked', '1', delay => :ms * interval '1 ms');
+\sleep 1 ms
+COMMIT;
+}],
+	['parked_work', 60, q{
+SELECT work('parked', 1);
 }],
 	# only over broken hints: each of them would heal the others
 	['broken_abort', 60, q{
@@ -279,6 +290,7 @@ sub check_ledgers
 
 is(storm($seconds, 24, qr/^(?!broken)/), '', 'the storm meets no error');
 is(drain('calm', 5), '0', 'nothing is left behind in the calm queue');
+is(drain('parked', 5), '0', 'nothing is left behind in the parked table');
 is(drain('wild', 5), '0', 'nothing is left behind in the wild one');
 check_ledgers('after the storm');
 check_counters($node, 'after the storm');

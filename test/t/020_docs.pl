@@ -53,9 +53,9 @@ sub difference
 	my @missing = grep { !$is{$_} } @$should;
 	my @wrong = grep { !$should{$_} } @$is;
 	return "$what: the order is wrong" unless @missing || @wrong;
-	return join '; ',
-	  @missing ? "$what: missing " . join(', ', @missing) : (),
-	  @wrong ? "$what: wrong " . join(', ', @wrong) : ();
+	return "$what: " . join '; ',
+	  @missing ? 'missing ' . join(', ', @missing) : (),
+	  @wrong ? 'wrong ' . join(', ', @wrong) : ();
 }
 
 # ---------------------------------------------------------------------

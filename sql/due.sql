@@ -4,10 +4,19 @@
 \set ECHO all
 SELECT queue.create_queue('q');
 
--- a taker finds a due job by itself, in order with the others that are due
+-- a taker finds due jobs by itself, and those that the maintenance worker is just moving a moment later
 SELECT count(queue.enqueue('q', to_jsonb(i), delay => make_interval(secs => i / 1e6))) FROM generate_series(1, 5) AS i;
 SELECT count(*) FROM queue.enqueue_batch('q', ARRAY['"later"']::jsonb[], delay => '1h');
-SELECT payload, attempt FROM take('q', 10);
+CREATE TEMP TABLE taken (payload jsonb, attempt int);
+DO $$
+BEGIN
+	FOR i IN 1..5 LOOP
+		INSERT INTO taken SELECT payload, attempt FROM take('q', 10);
+		EXIT WHEN (SELECT count(*) FROM taken) = 5;
+	END LOOP;
+END
+$$;
+SELECT payload, attempt FROM taken ORDER BY payload;
 SELECT payload FROM queue.dequeue_batch('q', 10);
 SELECT counts('q');
 
@@ -56,10 +65,12 @@ SELECT payload FROM queue.dequeue_batch('q', 2);
 COMMIT;
 SELECT counts('q');
 
--- a delayed job of one's own transaction, too
+-- delayed jobs of one's own transaction, too, in the order in which they are due
 BEGIN;
-SELECT count(queue.enqueue('q', '"due"', delay => '1us'));
-SELECT payload, queue.complete(job_id) FROM queue.dequeue_batch('q', 2);
+SELECT count(queue.enqueue('q', to_jsonb(i), run_at => now() + make_interval(secs => 0.03 - i * 0.001)))
+FROM generate_series(1, 4) AS i;
+DO $$ BEGIN WHILE clock_timestamp() < now() + '30ms' LOOP PERFORM pg_sleep(0.001); END LOOP; END $$;
+SELECT payload, queue.complete(job_id) FROM queue.dequeue_batch('q', 5);
 COMMIT;
 SELECT counts('q');
 

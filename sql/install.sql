@@ -118,6 +118,7 @@ BEGIN;
 DROP EXTENSION queue;
 SELECT count(*) FROM pg_namespace WHERE nspname = 'queue';
 CREATE SCHEMA queue;
+\set SHOW_CONTEXT never
 CREATE EXTENSION queue;
 ROLLBACK;
 

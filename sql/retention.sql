@@ -107,6 +107,13 @@ SELECT counts('q');
 CREATE FUNCTION logged() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM queue.job_log WHERE leaf > 0';
 SELECT logged() > 0;
 UPDATE queue._leaf SET expires_before = now() - interval '1 s' WHERE ring = 'l';
+SELECT bool_and(items >= 0) FROM queue.maintain();
+-- not under the feet of a cursor
+BEGIN;
+DECLARE c CURSOR FOR SELECT * FROM queue.job_log;
+MOVE c;
+SELECT bool_and(items >= 0) FROM queue.maintain();
+COMMIT;
 CALL wait_until($$(SELECT bool_and(items >= 0) FROM queue.maintain()) AND logged() = 0$$);
 SELECT count(*) FROM queue._leaf WHERE ring = 'l' AND expires_before < now();
 

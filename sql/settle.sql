@@ -3,7 +3,7 @@
 \i test/helpers.sql
 \set ECHO all
 SELECT queue.create_queue('q', backoff_jitter => 0);
-CREATE TEMP TABLE held (job_id bigint, payload jsonb, attempt int);
+CREATE TABLE held (job_id bigint, payload jsonb, attempt int);
 CREATE FUNCTION hold(n int) RETURNS SETOF held LANGUAGE sql BEGIN ATOMIC
 	SELECT queue.enqueue_batch('q', ARRAY(SELECT to_jsonb(i) FROM generate_series(1, n) AS i));
 	SELECT job_id, payload, attempt FROM queue.dequeue_batch('q', n, worker => 'w');
@@ -116,4 +116,5 @@ SELECT errors(
 	$$queue.cancel(null)$$
 );
 DROP FUNCTION hold;
+DROP TABLE held;
 SELECT queue.drop_queue('q', true);

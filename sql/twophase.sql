@@ -18,6 +18,7 @@ SELECT payload FROM queue.dequeue_batch('q', 10);
 SELECT counts('q');
 COMMIT PREPARED 'enqueue';
 SELECT (SELECT waiting + delayed FROM queue.queue_stats('q'));
+CALL wait_until($$counts('q') = 'waiting 4, active 1'$$);
 SELECT string_agg(payload::text, ' ' ORDER BY payload) FROM queue.dequeue_batch('q', 10);
 SELECT counts('q');
 

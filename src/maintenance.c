@@ -10,8 +10,9 @@
  * step is a short transaction.  All but the vacuum is also SQL, as
  * queue.maintain(), for pg_cron or a hand.
  *
- * Nothing here is needed for correctness: without it, takers find due jobs and
- * ended leases themselves, only later, and nothing is cleaned up.
+ * No job is lost without it, but some come late: takers find due jobs
+ * themselves, but of ended leases only those above the hint; and nothing is
+ * cleaned up.
  *
  * When to wake next: before it looks, the worker publishes "always wake me";
  * after, the earliest time it has found.  A commit that parks a job, or leases
@@ -133,6 +134,7 @@ sweep_class(const QueueSettings *settings, QueueSlot *slot, HintSlot *hint, bool
 
 	QueueStoreOpen(&live, false);
 	/* forget before the snapshot: see QueueHintTakeLeases() */
+	QueueXactSweep(hint);
 	known = QueueHintTakeLeases(hint);
 	QueueHintSweepBegin(&look, hint, &taken_up_to);
 	snapshot = QueueFreshSnapshot();

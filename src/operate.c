@@ -27,7 +27,7 @@ QUEUE_FUNCTION(queue_purge_queue);
 
 /* cancel it if it is in this table; *again: it was, but has changed */
 static bool
-cancel_in(bool parked, int64 job_id, bool *again)
+cancel_in(bool parked, Snapshot snapshot, int64 job_id, bool *again)
 {
 	QueueStore	store;
 	ItemPointerData tid;
@@ -35,7 +35,7 @@ cancel_in(bool parked, int64 job_id, bool *again)
 	bool		done = false;
 
 	QueueStoreOpen(&store, parked);
-	row = QueueStoreFind(&store, job_id, &tid);
+	row = QueueStoreFind(&store, snapshot, job_id, &tid);
 	if (row)
 	{
 		QueueSettings settings;
@@ -72,7 +72,8 @@ Datum
 queue_cancel(PG_FUNCTION_ARGS)
 {
 	int64		job_id;
-	bool		again;
+	bool		again,
+				done;
 
 	QueueRequireWritable("queue.cancel()");
 	if (PG_ARGISNULL(0))
@@ -80,20 +81,24 @@ queue_cancel(PG_FUNCTION_ARGS)
 	job_id = PG_GETARG_INT64(0);
 	do
 	{
+		Snapshot	snapshot;
+
 		again = false;
 		CommandCounterIncrement();
+		snapshot = QueueFreshSnapshot();
+		done = cancel_in(false, snapshot, job_id, &again) ||
+			cancel_in(true, snapshot, job_id, &again);
 
 		/*
-		 * Each table is looked into under its own snapshot, so a job that
-		 * moves from the second to the first in between would be missed: look
-		 * into the first once more.
+		 * To a snapshot, a job is in one of the tables.  SnapshotSelf is none:
+		 * the job may have moved to the first after we looked there.
 		 */
-		for (int look = 0; look < 3; look++)
-			if (cancel_in(look == 1, job_id, &again))
-				PG_RETURN_BOOL(true);
+		if (!done && snapshot == SnapshotSelf)
+			done = cancel_in(false, snapshot, job_id, &again);
+		QueueReleaseSnapshot(snapshot);
 		CHECK_FOR_INTERRUPTS();
-	} while (again);
-	PG_RETURN_BOOL(false);
+	} while (!done && again);
+	PG_RETURN_BOOL(done);
 }
 
 typedef enum Action

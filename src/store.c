@@ -526,9 +526,8 @@ QueueWalkEnd(QueueWalk *walk)
 }
 
 HeapTuple
-QueueStoreFind(QueueStore *store, int64 job_id, ItemPointer tid)
+QueueStoreFind(QueueStore *store, Snapshot snapshot, int64 job_id, ItemPointer tid)
 {
-	Snapshot	snapshot = QueueFreshSnapshot();
 	QueueWalk	walk;
 	HeapTuple	tuple;
 
@@ -537,7 +536,6 @@ QueueStoreFind(QueueStore *store, int64 job_id, ItemPointer tid)
 	if (tuple)
 		tuple = heap_copytuple(tuple);
 	QueueWalkEnd(&walk);
-	QueueReleaseSnapshot(snapshot);
 	return tuple;
 }
 

@@ -119,8 +119,9 @@ extern void QueueWalkBegin(QueueWalk *walk, QueueStore *store, Snapshot snapshot
 extern HeapTuple QueueWalkTo(QueueWalk *walk, int64 job_id, ItemPointer tid);
 extern void QueueWalkEnd(QueueWalk *walk);
 
-/* one job by id, wherever it is: a copy, or NULL */
-extern HeapTuple QueueStoreFind(QueueStore *store, int64 job_id, ItemPointer tid);
+/* one job by id, in this table: a copy, or NULL */
+extern HeapTuple QueueStoreFind(QueueStore *store, Snapshot snapshot, int64 job_id,
+								ItemPointer tid);
 
 /* the least class above a given one that the ready index has an entry of */
 extern bool QueueStoreNextClass(QueueStore *store, int32 queue_id, int above, int *order_class);

@@ -60,6 +60,7 @@ typedef struct PendingHint
 	HintKey		on_commit;		/* HINT_KEY_MAX: nothing */
 	HintKey		on_abort;
 	HintLeases	leases;			/* on commit */
+	bool		swept;			/* on abort: nothing is known about leases */
 } PendingHint;
 
 typedef struct PendingCount
@@ -178,6 +179,12 @@ QueueXactNoteLeases(HintSlot *hint, HintLeases leases)
 		return;
 	pending = pending_hint(hint);
 	hint_add_lease(&pending->leases, leases.expiry, leases.last);
+}
+
+void
+QueueXactSweep(HintSlot *hint)
+{
+	pending_hint(hint)->swept = true;
 }
 
 /* what we have enqueued ourselves is visible to us before it is noted */
@@ -318,6 +325,8 @@ tell_abort(const PendingHint *pending)
 {
 	if (HINT_KEY_LT(pending->on_abort, HINT_KEY_MAX) && !QUEUE_MUTATION(2))
 		QueueHintNote(pending->hint, pending->on_abort);
+	if (pending->swept)
+		QueueHintNoteLeases(pending->hint, HINT_ANY_LEASES);
 }
 
 /* forget everything; the arrays stay for the next transaction */
@@ -420,6 +429,73 @@ xact_callback(XactEvent event, void *arg)
 	}
 }
 
+/*
+ * A subtransaction's records become its parent's.  They are the last ones, and
+ * are merged with what the parent has, or a transaction of many
+ * subtransactions would search through as many records.
+ */
+static void
+reparent_hints(SubTransactionId my_subid, SubTransactionId parent_subid)
+{
+	int			first = num_hints;
+	int			kept;
+
+	while (first > 0 && hints[first - 1].subid == my_subid)
+		first--;
+	kept = first;
+	for (int i = first; i < num_hints; i++)
+	{
+		PendingHint *mine = &hints[i];
+		PendingHint *parent = NULL;
+
+		for (int j = first - 1; j >= 0 && hints[j].subid >= parent_subid && parent == NULL; j--)
+			if (hints[j].hint == mine->hint && hints[j].subid == parent_subid)
+				parent = &hints[j];
+		if (parent == NULL)
+		{
+			mine->subid = parent_subid;
+			hints[kept++] = *mine;
+			continue;
+		}
+		if (HINT_KEY_LT(mine->on_commit, parent->on_commit))
+			parent->on_commit = mine->on_commit;
+		if (HINT_KEY_LT(mine->on_abort, parent->on_abort))
+			parent->on_abort = mine->on_abort;
+		hint_add_lease(&parent->leases, mine->leases.expiry, mine->leases.last);
+		parent->swept |= mine->swept;
+	}
+	num_hints = kept;
+}
+
+static void
+reparent_counts(SubTransactionId my_subid, SubTransactionId parent_subid)
+{
+	int			first = num_counts;
+	int			kept;
+
+	while (first > 0 && counts[first - 1].subid == my_subid)
+		first--;
+	kept = first;
+	for (int i = first; i < num_counts; i++)
+	{
+		PendingCount *mine = &counts[i];
+		PendingCount *parent = NULL;
+
+		for (int j = first - 1; j >= 0 && counts[j].subid >= parent_subid && parent == NULL; j--)
+			if (counts[j].slot == mine->slot && counts[j].subid == parent_subid)
+				parent = &counts[j];
+		if (parent == NULL)
+		{
+			mine->subid = parent_subid;
+			counts[kept++] = *mine;
+			continue;
+		}
+		for (int c = 0; c < NUM_COUNTS; c++)
+			parent->delta[c] += mine->delta[c];
+	}
+	num_counts = kept;
+}
+
 static void
 subxact_callback(SubXactEvent event, SubTransactionId my_subid,
 				 SubTransactionId parent_subid, void *arg)
@@ -429,12 +505,8 @@ subxact_callback(SubXactEvent event, SubTransactionId my_subid,
 	switch (event)
 	{
 		case SUBXACT_EVENT_COMMIT_SUB:
-			for (int i = 0; i < num_hints; i++)
-				if (hints[i].subid == my_subid)
-					hints[i].subid = parent_subid;
-			for (int i = 0; i < num_counts; i++)
-				if (counts[i].subid == my_subid)
-					counts[i].subid = parent_subid;
+			reparent_hints(my_subid, parent_subid);
+			reparent_counts(my_subid, parent_subid);
 			break;
 		case SUBXACT_EVENT_ABORT_SUB:
 			QueueSpiForget();

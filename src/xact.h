@@ -33,6 +33,9 @@ extern void QueueXactNoteAbort(HintSlot *hint, HintKey key);
 /* leases become visible if it commits */
 extern void QueueXactNoteLeases(HintSlot *hint, HintLeases leases);
 
+/* the leases of a class are being looked through: if it aborts, they must again */
+extern void QueueXactSweep(HintSlot *hint);
+
 /* the least key that this transaction would note if it committed now */
 extern HintKey QueueXactOwnKey(HintSlot *hint);
 

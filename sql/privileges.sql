@@ -18,18 +18,25 @@ SELECT queue.grant_queue('q', ('regress_queue_' || p)::regrole, p) FROM unnest('
 CREATE TEMP TABLE job AS SELECT
 	(SELECT queue.enqueue('q', '"done"')) AS done, (SELECT queue.enqueue('q', '"held"')) AS held,
 	(SELECT queue.enqueue('q', '"waiting"')) AS waiting;
-SELECT queue.cancel(done) FROM job;
+SELECT payload, queue.fail(job_id, retry => false) FROM queue.dequeue_batch('q');
 SELECT payload FROM queue.dequeue_batch('q');
 GRANT SELECT ON job TO PUBLIC;
 
--- Is this role allowed that call?  Whatever it does is undone.
+-- Is this role allowed that call, and does it get a job?  Whatever it does is undone.
 CREATE FUNCTION allowed(role text, call text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	r record;
+	answer text := 'yes';
 BEGIN
 	EXECUTE format('SET LOCAL ROLE %I', 'regress_queue_' || role);
-	EXECUTE 'SELECT * FROM ' || call;
+	EXECUTE 'SELECT * FROM ' || call INTO r;
+	IF to_jsonb(r) <@ '{"cancel": false, "complete": false, "complete_many": 0, "fail": null, "fail_many": 0,
+		"extend": null, "release": false, "requeue_failed": 0, "clean": 0}' THEN
+		answer := 'no job';
+	END IF;
 	RAISE EXCEPTION USING ERRCODE = 'P0001';
 EXCEPTION
-	WHEN raise_exception THEN RETURN 'yes';
+	WHEN raise_exception THEN RETURN answer;
 	WHEN insufficient_privilege THEN RETURN '-';
 END
 $$;
@@ -58,7 +65,7 @@ FROM job, unnest(ARRAY[
 	$$queue.grant_queue('q', 'regress_queue_none', 'browse')$$,
 	$$queue.revoke_queue('q', 'regress_queue_admin', 'admin')$$,
 	$$queue.requeue_failed('q')$$,
-	$$queue.clean('q')$$,
+	$$queue.clean('q', '0')$$,
 	$$queue.alter_queue('q', owner => 'regress_queue_none')$$,
 	$$queue.create_queue('mine')$$,
 	$$queue.maintain()$$

@@ -58,7 +58,8 @@ SELECT call, try(call) FROM (VALUES
 	(14, $$error_pattern => 'timeout'$$),
 	(15, $$older_than => '0'$$),
 	(16, $$older_than => '1h'$$),
-	(17, $$'q', 1, 'b1', 'time%', '0'$$)
+	(17, $$error_pattern => '%\%' || '%'$$),
+	(18, $$'q', 1, 'b1', 'time%', '0'$$)
 ) AS c (n, call) ORDER BY n;
 SELECT counts('q'), counts('other');
 
@@ -110,6 +111,8 @@ SELECT errors(
 	$$queue.requeue_failed('no such')$$,
 	$$queue.requeue_failed('q', -1)$$,
 	$$queue.requeue_failed('q', older_than => '-1s')$$,
+	$$queue.requeue_failed('q', error_pattern => 'x\')$$,
+	$$queue.requeue_failed(error_pattern => '\\\')$$,
 	$$queue.retry_job(null)$$,
 	$$queue.clean('no such')$$,
 	$$queue.clean('q', '-1s')$$,

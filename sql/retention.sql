@@ -29,6 +29,7 @@ SELECT counts('none');
 SELECT queue.create_queue('some', keep_completed => '1 h', keep_failed => '2 h');
 CALL finish('some', 10, '{"keep_completed": 0}');
 CALL finish('some', 10, '{"keep_failed": 0}');
+CALL finish('some', 1, '{"keep_failed": "1 month 1 day"}');
 SELECT counts('some');
 SELECT state, count(*), max(expires_at - finished_at) FROM queue.job_finished WHERE queue_name = 'some' GROUP BY state ORDER BY 1;
 
@@ -60,7 +61,7 @@ BEGIN
 END
 $$;
 SELECT sum(jobs), bool_and(leaf = 0 OR expires_before >= last_expiry) AS lasts, count(DISTINCT leaf) > 5 AS ring FROM held;
-SELECT counts(queue_name), count(*) FROM queue.queue WHERE queue_name ~ ' h$' GROUP BY 1;
+SELECT counts(queue_name), count(*) FROM queue.queue WHERE queue_name ~ ' h$' GROUP BY 1 ORDER BY 1;
 SELECT count(queue.drop_queue(queue_name)) FROM queue.queue;
 SELECT count(*) FROM queue.job_finished;
 

@@ -95,6 +95,12 @@ SELECT counts('q');
 -- bad arguments
 \pset format unaligned
 \pset tuples_only on
+SET queue.max_payload_size = '1kB';
+SELECT errors(
+	$$queue.complete((SELECT job_id FROM queue.job WHERE state = 'active'), to_jsonb(repeat('x', 1024)))$$
+);
+RESET queue.max_payload_size;
+SELECT counts('q');
 SELECT errors(
 	$$queue.complete(null)$$,
 	$$queue.complete_many('{1,2}', '{1}')$$,

@@ -82,6 +82,8 @@ register_look(HintLook *look)
 	HintSlot   *slot = look->slot;
 
 	look->generation = slot->generation;
+	if (QUEUE_MUTATION(5))		/* no mutation: the ring must do */
+		return;
 	for (int i = 0; i < HINT_CELLS; i++)
 	{
 		if (slot->cells_used & ((uint32) 1 << i))

@@ -57,7 +57,7 @@ my %same = (
 		options, last_error, payload FROM queue.job WHERE payload <> '"soon"' ORDER BY job_id},
 	finished => q{SELECT * FROM queue.job_archive ORDER BY job_id},
 	log => q{SELECT * FROM queue.job_log ORDER BY at, job_id},
-	grants => q{SELECT p.oid::regprocedure, a.grantee::regrole, a.privilege_type
+	grants => q{SELECT p.oid::regprocedure::text, a.grantee::regrole::text, a.privilege_type
 		FROM pg_proc AS p, aclexplode(p.proacl) AS a WHERE pronamespace = 'queue'::regnamespace ORDER BY 1, 2, 3},
 );
 my %expected = map { $_ => $old->safe_psql('postgres', $same{$_}) } keys %same;
@@ -92,9 +92,9 @@ sub check_restored
 	check_counters($node, $name, $database);
 
 	# a holder over there is none here
-	is( $node->safe_psql($database, q{SELECT count(*) FROM queue.job
-			WHERE payload::text ~ 'held' AND queue.complete(job_id, attempt => attempt)}),
-		'0', "$name: who held a job there cannot settle it here");
+	is( $node->safe_psql($database, q{SELECT payload, queue.complete(job_id, attempt => attempt) FROM queue.job
+			WHERE payload::text ~ 'held' ORDER BY job_id}),
+		qq{"held"|f\n"held, second attempt"|f}, "$name: who held a job there cannot settle it here");
 	is( $node->safe_psql($database, q{SELECT payload, attempt FROM queue.dequeue_batch('plain', 10) WHERE payload <> '"soon"'}),
 		qq{"urgent"|1\n"held"|2\n"held, second attempt"|3\n"waiting"|1}, "$name: takers find everything, in order");
 	is( $node->safe_psql($database, q{SELECT attempt, queue.complete(job_id, attempt => 2) FROM queue.job WHERE payload = '"held"'}),
@@ -150,6 +150,40 @@ is($new->safe_psql('load', q{SELECT count(*) FROM queue.dequeue_batch('load', 10
 	"all $waiting jobs of it can be taken");
 check_structure($new, 'of a dump under load', 'load');
 
+# ---------------------------------------------------------------------
+# pg_upgrade takes the files as they are
+# ---------------------------------------------------------------------
+
+my %before = map { $_ => $new->safe_psql('parallel', $same{$_}) } keys %same;
+my $unfinished = $new->safe_psql('parallel', q{SELECT count(*) FROM queue.job WHERE state <> 'delayed'});
+isnt($new->safe_psql('parallel', q{SELECT count(*) FROM queue.job WHERE state = 'active'}), '0', 'some jobs are held');
 $new->stop;
+
+my $upgraded = PostgreSQL::Test::Cluster->new('upgraded');
+$upgraded->init;
+$upgraded->append_conf('postgresql.conf', "log_statement = none\n");
+chdir $dir;		# it leaves files behind
+$new->command_ok(
+	[ 'pg_upgrade', '--no-sync', '-d', $new->data_dir, '-D', $upgraded->data_dir,
+	  '-b', $new->config_data('--bindir'), '-B', $upgraded->config_data('--bindir'),
+	  '-s', $new->host, '-p', $new->port, '-P', $upgraded->port ],
+	'pg_upgrade');
+$upgraded->start;
+is($upgraded->safe_psql('parallel', $same{$_}), $before{$_}, "pg_upgrade: the same $_") for sort keys %same;
+is( $upgraded->safe_psql('parallel', q{SELECT count(*) FILTER (WHERE state = 'active'), count(*) FILTER (WHERE state = 'waiting')
+		FROM queue.job}),
+	"0|$unfinished", 'pg_upgrade: who held a job waits');
+check_counters($upgraded, 'pg_upgrade', 'parallel');
+check_structure($upgraded, 'pg_upgrade', 'parallel');
+$upgraded->safe_psql('parallel', q{SELECT queue.resume_queue()});
+is( $upgraded->safe_psql('parallel', q{
+		SELECT count(*) FROM queue.queue AS q, queue.dequeue_batch(q.queue_name, 100)}),
+	$unfinished, 'pg_upgrade: takers find everything');
+ok( $upgraded->poll_query_until('parallel', q{
+		SELECT count(*) > 0 FROM pg_stat_activity
+		WHERE backend_type = 'queue maintenance' AND datname = current_database()}),
+	'pg_upgrade: a worker serves it');
+
+$upgraded->stop;
 $old->stop;
 done_testing();

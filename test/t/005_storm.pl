@@ -21,6 +21,7 @@ use warnings;
 
 use FindBin;
 use lib "$FindBin::RealBin/../lib";
+use IPC::Run ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use QueueTest;
@@ -324,11 +325,78 @@ is( $node->safe_psql('postgres', q{SELECT count(*) FROM done WHERE waited > '30 
 note($node->safe_psql('postgres', 'SELECT how, count(*) FROM done GROUP BY how'));
 note($node->safe_psql('postgres', 'SELECT attempt, count(*) FROM queue.job_archive GROUP BY attempt ORDER BY attempt'));
 
+# ---------------------------------------------------------------------
+# Interrupted at any moment: by a timeout, by a cancellation, for good
+# ---------------------------------------------------------------------
+
+# psql goes on after an error, which pgbench would not
+my $interrupted = "SET application_name = 'victim'; SET statement_timeout = '2 ms';\n" . q{
+INSERT INTO sent SELECT queue.enqueue_batch('wild', array_fill('1'::jsonb, ARRAY[40]));
+INSERT INTO sent SELECT queue.enqueue_batch('wild', array_fill('1'::jsonb, ARRAY[40]), delay => '5 ms');
+SELECT work('wild', 50);
+SELECT count(*) FROM queue.dequeue_batch('wild', 50, visibility_timeout => '10 ms');
+BEGIN;
+SELECT work('wild', 5);
+SAVEPOINT s;
+SELECT count(*) FROM queue.dequeue_batch('wild', 50, visibility_timeout => '10 ms');
+SELECT work('wild', 20);
+ROLLBACK TO s;
+SELECT work('wild', 5);
+COMMIT;
+SELECT queue.fail_many(array_agg(job_id), 'storm') FROM queue.dequeue_batch('wild', 20);
+SELECT count(*) FROM queue.maintain();
+} x 1000;
+append_to_file("$dir/interrupted.sql", $interrupted);
+my @victims;
+for (1 .. 8)
+{
+	my %victim = (stdout => '', stderr => '');
+	$victim{handle} = IPC::Run::start(
+		[ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-f', "$dir/interrupted.sql" ],
+		'<', \undef, '>', \$victim{stdout}, '2>', \$victim{stderr});
+	push @victims, \%victim;
+}
+for (1 .. 40)
+{
+	Time::HiRes::sleep(0.05);
+	$node->safe_psql('postgres', q{SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'victim'});
+}
+$node->safe_psql('postgres', q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'victim'});
+my $errors = 0;
+my @others;
+for my $victim (@victims)
+{
+	$victim->{handle}->finish;
+	for my $error ($victim->{stderr} =~ /ERROR:  (.*)/g)
+	{
+		# what follows from one in the block, or instead of it
+		next if $error =~ /current transaction is aborted|savepoint/i;
+		push @others, $error if $error !~ /canceling statement due to (statement timeout|user request)/;
+		$errors++;
+	}
+}
+cmp_ok($errors, '>', 100, "sessions that are interrupted, $errors times");
+is(join("\n", @others), '', 'meet no other error');
+is(drain('wild', 5), '0', 'nothing is left behind by them');
+check_ledgers('after interruptions');
+check_counters($node, 'after interruptions');
+check_structure($node, 'after interruptions');
+is($node->safe_psql('postgres', 'SELECT coalesce(sum(looks), 0) FROM queue._hints()'), '0', 'no look is under way any more');
+
+# ---------------------------------------------------------------------
+# Broken on purpose
+# ---------------------------------------------------------------------
+
 SKIP:
 {
 	my ($ret) = $node->psql('postgres',
 		q{CREATE FUNCTION mutate(int) RETURNS void LANGUAGE c AS 'queue', 'queue__mutate'});
-	skip 'the library was built without -DQUEUE_TESTING', 8 if $ret != 0;
+	skip 'the library was built without -DQUEUE_TESTING', 10 if $ret != 0;
+
+	# one that must do no harm: no cell is free for any look, so the ring serves
+	$node->safe_psql('postgres', 'SELECT mutate(5)');
+	is(storm(2, 24, qr/^calm/), '', 'looks without a cell: no error');
+	is(drain('calm', 5), '0', 'looks without a cell: no job is left behind');
 
 	my @mutations = (
 		[ 1, qr/^calm/, 'looks that miss what was noted meanwhile' ],

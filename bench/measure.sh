@@ -110,16 +110,17 @@ await_idle()
 # server used for a job, in us, and how many CPUs others kept busy meanwhile
 drive()
 {
-	local line all own all_after own_after
+	local line all own all_after own_after start
 	await_idle
 	read -r all own <<<"$(ticks)"
+	start=$EPOCHREALTIME
 	line=$("$driver" "$@")
 	read -r all_after own_after <<<"$(ticks)"
-	awk -v line="$line" -v jobs="$(field jobs <<<"$line")" \
-		-v seconds="$(field seconds <<<"$line")" \
+	awk -v line="$line" -v jobs="$(field total <<<"$line")" \
+		-v start="$start" -v end="$EPOCHREALTIME" \
 		-v client="$(field client <<<"$line")" \
 		-v own=$((own_after - own)) -v all=$((all_after - all)) 'BEGIN {
-			other = ((all - own) / 100 - client) / (seconds > 0.1 ? seconds : 0.1)
+			other = ((all - own) / 100 - client) / (end - start)
 			printf "%s cpu=%.2f other=%.2f\n", line,
 				own * 1e4 / (jobs > 0 ? jobs : 1), (other > 0 ? other : 0) }'
 }

@@ -121,6 +121,18 @@ SELECT errors(
 	$$queue.release(1, '1 month')$$,
 	$$queue.cancel(null)$$
 );
+
+-- a session remembers where the jobs lie that it took; a rewritten table has them elsewhere, or nowhere
+SELECT queue.cancel(job_id) FROM queue.job;
+TRUNCATE held;
+INSERT INTO held SELECT * FROM hold(500);
+SELECT queue.complete_many(ARRAY(SELECT job_id FROM held WHERE payload::int BETWEEN 1 AND 200));
+VACUUM FULL queue.job_live;
+SELECT count(*) FILTER (WHERE queue.complete(job_id, attempt => attempt)) FROM held WHERE payload::int BETWEEN 190 AND 300;
+SELECT queue.complete_many(ARRAY(SELECT job_id FROM held WHERE payload::int <= 499));
+VACUUM FULL queue.job_live;
+SELECT count(*) FILTER (WHERE queue.complete(job_id)) FROM held;
+SELECT counts('q');
 DROP FUNCTION hold;
 DROP TABLE held;
 SELECT queue.drop_queue('q', true);

@@ -49,6 +49,13 @@
 #define queue_beginscan(rel, snapshot) table_beginscan(rel, snapshot, 0, NULL)
 #endif
 
+/* 19: so does what fetches the rows of index entries */
+#if PG_VERSION_NUM >= 190000
+#define queue_index_fetch_begin(rel) table_index_fetch_begin(rel, SO_NONE)
+#else
+#define queue_index_fetch_begin(rel) table_index_fetch_begin(rel)
+#endif
+
 /* 18: autovacuum workers have slots of their own */
 #if PG_VERSION_NUM >= 180000
 #define queue_autovacuum_slots autovacuum_worker_slots

@@ -82,24 +82,29 @@ taker_finish(Taker *taker)
 static void
 emit(Taker *taker, HeapTuple row)
 {
-	TupleDesc	desc = RelationGetDescr(taker->live.heap);
 	JobHead    *job = JOB_HEAD(row);
 	Datum		values[11];
 	bool		nulls[11] = {0};
+	Datum		tail[JOB_TAIL];
+	bool		tail_nulls[JOB_TAIL];
 
 	Assert(job->state == JOB_ACTIVE);
+	QueueJobTail(row, tail, tail_nulls);
+#define TAIL(to, from) \
+	(values[to] = tail[(from) - JOB_STATE - 1], nulls[to] = tail_nulls[(from) - JOB_STATE - 1])
 	values[0] = Int64GetDatum(job->job_id);
-	values[1] = heap_getattr(row, JOB_PAYLOAD, desc, &nulls[1]);
+	TAIL(1, JOB_PAYLOAD);
 	values[2] = Int32GetDatum(job->priority);
 	values[3] = Int32GetDatum(job->attempt);
 	values[4] = Int32GetDatum(job->max_attempts);
 	values[5] = TimestampTzGetDatum(job->enqueued_at);
 	values[6] = TimestampTzGetDatum(job->lease_expires_at);
-	values[7] = heap_getattr(row, JOB_BATCH_ID, desc, &nulls[7]);
+	TAIL(7, JOB_BATCH_ID);
 	values[8] = (Datum) 0;
 	nulls[8] = true;
-	values[9] = heap_getattr(row, JOB_SOURCE, desc, &nulls[9]);
-	values[10] = heap_getattr(row, JOB_HEADERS, desc, &nulls[10]);
+	TAIL(9, JOB_SOURCE);
+	TAIL(10, JOB_HEADERS);
+#undef TAIL
 	tuplestore_putvalues(taker->result, taker->result_desc, values, nulls);
 	taker->got++;
 }
@@ -156,6 +161,7 @@ take_live(Taker *taker, HeapTuple row, ItemPointer tid)
 	TupleDesc	desc = RelationGetDescr(taker->live.heap);
 	JobHead    *job = JOB_HEAD(row);
 	JobHead		before = *job;
+	ItemPointerData root = *tid;	/* unless the row is heap-only */
 	bool		active = job_is_active(job);
 	HeapTuple	copy;
 
@@ -180,6 +186,10 @@ take_live(Taker *taker, HeapTuple row, ItemPointer tid)
 	if (QueueStoreUpdate(&taker->live, tid, &before, taker->slot, copy, false) != TM_Ok)
 		return false;
 	hint_add_lease(&taker->taken, JOB_HEAD(copy)->lease_expires_at, job_order_key(&before));
+	if (!HeapTupleIsHeapOnly(copy))
+		QueueStoreRemember(before.job_id, &copy->t_self);
+	else if (!HeapTupleIsHeapOnly(row))
+		QueueStoreRemember(before.job_id, &root);
 	if (active)
 	{
 		Datum		error = CStringGetTextDatum(STALLED_ERROR);

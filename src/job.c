@@ -196,6 +196,27 @@ QueueJobDue(JobHead *job, const QueueSettings *settings)
 	QueueJobSetOrder(job, settings);
 }
 
+void
+QueueJobTail(HeapTuple tuple, Datum *values, bool *nulls)
+{
+	HeapTupleHeader header = tuple->t_data;
+	char	   *base = (char *) header + header->t_hoff;
+	int			natts = HeapTupleHeaderGetNatts(header);
+	uint32		offset = offsetof(JobHead, state) + 1;
+
+	for (int i = 0; i < JOB_TAIL; i++)
+	{
+		nulls[i] = JOB_STATE + i >= natts ||
+			(HeapTupleHasNulls(tuple) && att_isnull(JOB_STATE + i, header->t_bits));
+		values[i] = (Datum) 0;
+		if (nulls[i])
+			continue;
+		offset = att_align_pointer(offset, TYPALIGN_INT, -1, base + offset);
+		values[i] = PointerGetDatum(base + offset);
+		offset = att_addlength_pointer(offset, -1, base + offset);
+	}
+}
+
 /* ---------------------------------------------------------------------
  * Settings of one job
  * --------------------------------------------------------------------- */

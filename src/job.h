@@ -49,6 +49,10 @@ typedef struct JobHead
 
 #define JOB_HEAD(tuple)	((JobHead *) GETSTRUCT(tuple))
 
+/* the other columns, all of variable length; values point into the tuple */
+#define JOB_TAIL	(JOB_NATTS - JOB_STATE)
+extern void QueueJobTail(HeapTuple tuple, Datum *values, bool *nulls);
+
 static inline HintKey
 job_order_key(const JobHead *job)
 {

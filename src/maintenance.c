@@ -595,8 +595,8 @@ start_vacuum(Installation *installation, Oid live_id)
 	if (!TransactionIdIsValid(mark))
 		mark = XidFromFullTransactionId(ReadNextFullTransactionId());
 	rel = QueueOpenTable(live_id, AccessShareLock);
-	/* a table of many live rows takes long to scan: wait for more */
-	if (dead < (uint64) Max(rel->rd_rel->reltuples, 0) / 10)
+	/* the indexes of many live rows take long to scan: wait for more */
+	if (dead < (uint64) Max(rel->rd_rel->reltuples, 0) / 4)
 		horizon = InvalidTransactionId;
 	else
 		horizon = GetOldestNonRemovableTransactionId(rel);

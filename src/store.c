@@ -469,11 +469,62 @@ QueueScanEnd(QueueScan *scan)
 	ExecDropSingleTupleTableSlot(scan->slot);
 }
 
+/*
+ * Who takes a job usually settles it in the same session.  So each backend
+ * remembers where the jobs lie that it took last, and saves the way through
+ * the index.  It is a guess: the row there must be visible and bear the id.
+ */
+typedef struct Remembered
+{
+	int64		job_id;
+	ItemPointerData root;		/* of the chain of row versions */
+} Remembered;
+
+#define REMEMBERED	4096		/* a power of two */
+static Remembered *remembered;
+
+void
+QueueStoreRemember(int64 job_id, ItemPointer root)
+{
+	Remembered *entry;
+
+	if (remembered == NULL)
+		remembered = MemoryContextAllocZero(TopMemoryContext, REMEMBERED * sizeof(Remembered));
+	entry = &remembered[job_id & (REMEMBERED - 1)];
+	entry->job_id = job_id;
+	entry->root = *root;
+}
+
+static HeapTuple
+fetch_remembered(QueueWalk *walk, int64 job_id)
+{
+	Remembered *entry = &remembered[job_id & (REMEMBERED - 1)];
+	ItemPointerData tid = entry->root;
+	bool		again = false;
+	HeapTuple	tuple;
+
+	if (entry->job_id != job_id)
+		return NULL;
+	if (walk->fetch == NULL)
+	{
+		walk->fetch = queue_index_fetch_begin(walk->store->heap);
+		walk->blocks = RelationGetNumberOfBlocks(walk->store->heap);
+	}
+	/* somebody may have rewritten the table since */
+	if (ItemPointerGetBlockNumber(&tid) >= walk->blocks ||
+		!table_index_fetch_tuple(walk->fetch, &tid, walk->snapshot, walk->slot, &again, NULL))
+		return NULL;
+	tuple = slot_tuple(walk->slot);
+	return JOB_HEAD(tuple)->job_id == job_id ? tuple : NULL;
+}
+
 void
 QueueWalkBegin(QueueWalk *walk, QueueStore *store, Snapshot snapshot)
 {
 	walk->store = store;
-	walk->scan = queue_index_beginscan(store->heap, store->id_index, snapshot, 1);
+	walk->snapshot = snapshot;
+	walk->scan = NULL;
+	walk->fetch = NULL;
 	walk->slot = table_slot_create(store->heap, NULL);
 	walk->positioned = walk->have = false;
 }
@@ -487,6 +538,21 @@ QueueWalkTo(QueueWalk *walk, int64 job_id, ItemPointer tid)
 {
 	int			steps = 0;
 
+	CHECK_FOR_INTERRUPTS();
+	if (remembered && !walk->store->parked)
+	{
+		HeapTuple	tuple = fetch_remembered(walk, job_id);
+
+		if (tuple)
+		{
+			walk->positioned = false;	/* the slot is not the scan's row */
+			*tid = walk->slot->tts_tid;
+			return tuple;
+		}
+	}
+	if (walk->scan == NULL)
+		walk->scan = queue_index_beginscan(walk->store->heap, walk->store->id_index,
+										   walk->snapshot, 1);
 	if (!walk->positioned || (walk->have && walk->current > job_id))
 	{
 		/* behind us already: absent, unless the ids do not ascend */
@@ -521,7 +587,10 @@ QueueWalkTo(QueueWalk *walk, int64 job_id, ItemPointer tid)
 void
 QueueWalkEnd(QueueWalk *walk)
 {
-	index_endscan(walk->scan);
+	if (walk->scan)
+		index_endscan(walk->scan);
+	if (walk->fetch)
+		table_index_fetch_end(walk->fetch);
 	ExecDropSingleTupleTableSlot(walk->slot);
 }
 

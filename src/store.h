@@ -104,16 +104,25 @@ extern void QueueScanSeek(QueueScan *scan, HintKey from);
 extern HeapTuple QueueScanNext(QueueScan *scan, ItemPointer tid);
 extern void QueueScanEnd(QueueScan *scan);
 
-/* a walk by ids, quick if they ascend and lie close together */
+/*
+ * A walk by ids, quick if they ascend and lie close together, or if this
+ * backend remembers where the jobs are.
+ */
 typedef struct QueueWalk
 {
 	QueueStore *store;
-	IndexScanDesc scan;
+	Snapshot	snapshot;
+	IndexScanDesc scan;			/* made when needed */
+	IndexFetchTableData *fetch; /* of remembered rows, made when needed */
+	BlockNumber blocks;			/* of the table, when fetch was made */
 	TupleTableSlot *slot;
 	bool		positioned;
 	bool		have;
 	int64		current;
 } QueueWalk;
+
+/* a job of the live table has been taken: its index entries point to root */
+extern void QueueStoreRemember(int64 job_id, ItemPointer root);
 
 extern void QueueWalkBegin(QueueWalk *walk, QueueStore *store, Snapshot snapshot);
 extern HeapTuple QueueWalkTo(QueueWalk *walk, int64 job_id, ItemPointer tid);

@@ -13,7 +13,7 @@ start_server()
 {
 	sandbox_start bench 'shared_buffers = 2GB' 'max_wal_size = 8GB' \
 		'checkpoint_timeout = 30min' 'fsync = on' 'autovacuum = on' 'jit = off' \
-		'plan_cache_mode = force_generic_plan'
+		'plan_cache_mode = force_generic_plan' 'max_worker_processes = 32'
 	postmaster=$(head -n 1 "$PGDATA/postmaster.pid")
 	results=$SANDBOX/results
 	mkdir "$results"

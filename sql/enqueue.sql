@@ -6,11 +6,12 @@ SELECT queue.create_queue('q', default_priority => 7, max_attempts => 4);
 
 -- one job: the defaults of the queue, and all arguments in their order
 SELECT queue.enqueue('q', '{"to": "ann"}') IS NOT NULL AS enqueued;
-SELECT queue.enqueue('q', '[1, 2]', 3, null, '2020-02-20 20:20:20+00', 9, 'batch', 'source', '{"h": 1}',
+SELECT queue.enqueue('q', '[1, 2]', 3, null, '2020-02-20 20:20:20+00', 9, 'key', 'group',
+	'batch', 'source', '{"h": 1}', 'ignore', null, 'fail',
 	'{"backoff": "fixed", "backoff_base": "10 s", "backoff_max": 60, "backoff_jitter": 0.5,
 	"visibility_timeout": 2.5, "keep_completed": "1 day", "keep_failed": 0}') IS NOT NULL AS enqueued;
-SELECT payload, state, priority, attempt, max_attempts, batch_id, source, headers, options, taken_at,
-	lease_expires_at, worker, last_error
+SELECT payload, state, priority, attempt, max_attempts, unique_key, group_key, batch_id, source, headers,
+	options, taken_at, lease_expires_at, worker, last_error
 FROM queue.job ORDER BY priority DESC \gx
 SELECT payload, run_at = enqueued_at AS at_once,
 	run_at BETWEEN transaction_timestamp() - interval '1 min' AND clock_timestamp() AS just_now,

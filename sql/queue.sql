@@ -35,9 +35,20 @@ CREATE TABLE queue.queue (
 	visibility_timeout  interval NOT NULL,
 	default_priority    integer NOT NULL,
 	aging_interval      interval,
+	max_depth           bigint,
 	keep_completed      interval NOT NULL,
 	keep_failed         interval NOT NULL,
+	dead_letter_queue   text COLLATE pg_catalog."C",
+	required_keys       text[],
+	validator           text,
 	log_level           text NOT NULL,
+	on_failed           text,
+	batch_grace         interval NOT NULL,
+	mode                text NOT NULL,
+	target_queue        text COLLATE pg_catalog."C",
+	handler             text,
+	concurrency         integer NOT NULL,
+	min_workers         integer NOT NULL,
 	created_at          timestamptz NOT NULL,
 	CONSTRAINT queue_pkey PRIMARY KEY (queue_id),
 	CONSTRAINT queue_queue_name_key UNIQUE (queue_name)
@@ -55,9 +66,20 @@ COMMENT ON COLUMN queue.queue.backoff_jitter IS 'share of the delay that is draw
 COMMENT ON COLUMN queue.queue.visibility_timeout IS 'how long a taker holds a job unless it asks otherwise';
 COMMENT ON COLUMN queue.queue.default_priority IS 'priority of a job enqueued without one; lower runs first';
 COMMENT ON COLUMN queue.queue.aging_interval IS 'waiting time that outweighs one step of priority; null: strict priority';
+COMMENT ON COLUMN queue.queue.max_depth IS 'unfinished jobs above which an enqueue is refused; null: no limit';
 COMMENT ON COLUMN queue.queue.keep_completed IS 'how long completed jobs are kept; 0: not at all';
 COMMENT ON COLUMN queue.queue.keep_failed IS 'how long failed and cancelled jobs are kept; 0: not at all';
+COMMENT ON COLUMN queue.queue.dead_letter_queue IS 'queue that jobs move to when they have failed for good; null: they stay';
+COMMENT ON COLUMN queue.queue.required_keys IS 'keys that every payload must have; null: none';
+COMMENT ON COLUMN queue.queue.validator IS 'function that every payload must pass; null: none';
 COMMENT ON COLUMN queue.queue.log_level IS 'what goes into queue.job_log: errors or none';
+COMMENT ON COLUMN queue.queue.on_failed IS 'function that is called when a job has failed for good; null: none';
+COMMENT ON COLUMN queue.queue.batch_grace IS 'how long a batch that nobody closes stays open after its last job';
+COMMENT ON COLUMN queue.queue.mode IS 'what an enqueue does: queued, direct, mirror or fallback; change it with queue.set_mode()';
+COMMENT ON COLUMN queue.queue.target_queue IS 'queue that mirror and fallback lead to';
+COMMENT ON COLUMN queue.queue.handler IS 'function that runs the jobs; change it with queue.set_handler()';
+COMMENT ON COLUMN queue.queue.concurrency IS 'how many jobs of the queue the server runs at once at most';
+COMMENT ON COLUMN queue.queue.min_workers IS 'how many workers are kept for the queue';
 COMMENT ON COLUMN queue.queue.created_at IS 'when the queue was created';
 
 CREATE TABLE queue.privilege (
@@ -95,9 +117,12 @@ CREATE TABLE queue.job_live (
 	state             "char" NOT NULL,
 	worker            text,
 	batch_id          text,
+	group_key         text COLLATE pg_catalog."C",
+	unique_key        text COLLATE pg_catalog."C",
 	source            text,
 	headers           jsonb,
 	options           jsonb,
+	origin            jsonb,
 	last_error        text,
 	payload           jsonb NOT NULL,
 	CONSTRAINT job_live_pkey PRIMARY KEY (job_id)
@@ -115,7 +140,7 @@ COMMENT ON INDEX queue.job_live_pkey IS 'internal: a job by its id';
 COMMENT ON INDEX queue._job_live_ready IS 'internal: the order in which jobs are taken; no column of it changes when one is';
 COMMENT ON TABLE queue.job_live IS 'internal: jobs that may run now or are running; read the view queue.job';
 COMMENT ON COLUMN queue.job_live.job_id IS 'number of the job';
-COMMENT ON COLUMN queue.job_live.order_at IS 'order key inside the class: due time, with aging plus priority times aging_interval';
+COMMENT ON COLUMN queue.job_live.order_at IS 'order key inside the class: due time, with aging plus priority times aging_interval; of a blocked job its due time';
 COMMENT ON COLUMN queue.job_live.run_at IS 'when the job became or becomes due';
 COMMENT ON COLUMN queue.job_live.enqueued_at IS 'when the job was enqueued';
 COMMENT ON COLUMN queue.job_live.taken_at IS 'when the last attempt began; -infinity: never';
@@ -129,9 +154,12 @@ COMMENT ON COLUMN queue.job_live.max_attempts IS 'attempts after which the job i
 COMMENT ON COLUMN queue.job_live.state IS 'w waiting, a active';
 COMMENT ON COLUMN queue.job_live.worker IS 'name that the last taker gave';
 COMMENT ON COLUMN queue.job_live.batch_id IS 'batch that the job belongs to';
+COMMENT ON COLUMN queue.job_live.group_key IS 'group whose jobs run one at a time, in order';
+COMMENT ON COLUMN queue.job_live.unique_key IS 'key that no other unfinished job of the queue has';
 COMMENT ON COLUMN queue.job_live.source IS 'tag that the producer gave';
 COMMENT ON COLUMN queue.job_live.headers IS 'headers that the producer gave';
 COMMENT ON COLUMN queue.job_live.options IS 'settings of this job that differ from its queue';
+COMMENT ON COLUMN queue.job_live.origin IS 'of a dead letter: the queue it comes from, and what it was allowed there';
 COMMENT ON COLUMN queue.job_live.last_error IS 'error of the last failed attempt';
 COMMENT ON COLUMN queue.job_live.payload IS 'payload';
 
@@ -145,11 +173,121 @@ CREATE TABLE queue.job_parked (
 	autovacuum_vacuum_cost_delay = 0
 );
 CREATE INDEX _job_parked_due ON queue.job_parked USING btree (queue_id, run_at, job_id);
+CREATE INDEX _job_parked_group ON queue.job_parked USING btree (queue_id, group_key, order_at, job_id)
+	WHERE state OPERATOR(pg_catalog.=) 'g';
 COMMENT ON INDEX queue.job_parked_pkey IS 'internal: a job by its id';
 COMMENT ON INDEX queue._job_parked_due IS 'internal: the order in which parked jobs become due';
+COMMENT ON INDEX queue._job_parked_group IS 'internal: the order of those who wait in a group';
 COMMENT ON TABLE queue.job_parked IS 'internal: jobs that cannot run yet; read the view queue.job';
 COMMENT ON COLUMN queue.job_parked.run_at IS 'when the job becomes due; infinity: when something else lets it';
-COMMENT ON COLUMN queue.job_parked.state IS 'd delayed, b blocked';
+COMMENT ON COLUMN queue.job_parked.state IS 'd delayed, b blocked by parents, g blocked by its group';
+
+/* ---------------------------------------------------------------------
+ * What jobs may have beside their row.  A plain job has none of it.
+ * --------------------------------------------------------------------- */
+
+CREATE TABLE queue.unique_key (
+	queue_id    integer NOT NULL,
+	unique_key  text COLLATE pg_catalog."C" NOT NULL,
+	job_id      bigint NOT NULL,
+	taken_until timestamptz NOT NULL,
+	settled     boolean NOT NULL,
+	CONSTRAINT unique_key_pkey PRIMARY KEY (queue_id, unique_key)
+) USING heap;
+COMMENT ON TABLE queue.unique_key IS 'internal: which unfinished job has which unique key';
+COMMENT ON COLUMN queue.unique_key.queue_id IS 'number of the queue';
+COMMENT ON COLUMN queue.unique_key.unique_key IS 'the key';
+COMMENT ON COLUMN queue.unique_key.job_id IS 'the job that has it';
+COMMENT ON COLUMN queue.unique_key.taken_until IS 'the key stays taken until then, even if the job is over; -infinity: no longer than the job lasts';
+COMMENT ON COLUMN queue.unique_key.settled IS 'the job is over';
+
+CREATE TABLE queue.group_head (
+	queue_id   integer NOT NULL,
+	group_key  text COLLATE pg_catalog."C" NOT NULL,
+	job_id     bigint NOT NULL,
+	at         timestamptz NOT NULL,
+	CONSTRAINT group_head_pkey PRIMARY KEY (queue_id, group_key)
+) USING heap WITH (fillfactor = 50);
+COMMENT ON TABLE queue.group_head IS 'internal: the one job of each group that may run';
+COMMENT ON COLUMN queue.group_head.queue_id IS 'number of the queue';
+COMMENT ON COLUMN queue.group_head.group_key IS 'the group';
+COMMENT ON COLUMN queue.group_head.job_id IS 'its job that may run or is running; 0: none';
+COMMENT ON COLUMN queue.group_head.at IS 'since when';
+
+CREATE TABLE queue.dependency (
+	parent_id         bigint NOT NULL,
+	child_id          bigint NOT NULL,
+	parent_queue_id   integer NOT NULL,
+	child_queue_id    integer NOT NULL,
+	on_parent_failure text NOT NULL,
+	CONSTRAINT dependency_pkey PRIMARY KEY (parent_id, child_id)
+) USING heap;
+CREATE INDEX _dependency_child ON queue.dependency USING btree (child_id, parent_id);
+COMMENT ON INDEX queue._dependency_child IS 'internal: which parents a job still waits for';
+COMMENT ON TABLE queue.dependency IS 'which job waits for which: one row for each parent that is not completed';
+COMMENT ON COLUMN queue.dependency.parent_id IS 'job that must be completed first';
+COMMENT ON COLUMN queue.dependency.child_id IS 'job that waits for it';
+COMMENT ON COLUMN queue.dependency.parent_queue_id IS 'number of the parent''s queue';
+COMMENT ON COLUMN queue.dependency.child_queue_id IS 'number of the child''s queue';
+COMMENT ON COLUMN queue.dependency.on_parent_failure IS 'what becomes of the child if the parent fails for good: fail, run or block';
+
+CREATE TABLE queue.batch (
+	batch_id          text COLLATE pg_catalog."C" NOT NULL,
+	source            text,
+	owner             regrole NOT NULL,
+	created_at        timestamptz NOT NULL,
+	closed_at         timestamptz,
+	closed_by         text,
+	completed_at      timestamptz,
+	callback_queue    text COLLATE pg_catalog."C",
+	callback_payload  jsonb,
+	callback_job_id   bigint,
+	callback_error    text,
+	CONSTRAINT batch_pkey PRIMARY KEY (batch_id)
+) USING heap;
+COMMENT ON TABLE queue.batch IS 'one row per batch';
+COMMENT ON COLUMN queue.batch.batch_id IS 'name of the batch';
+COMMENT ON COLUMN queue.batch.source IS 'tag that its creator gave';
+COMMENT ON COLUMN queue.batch.owner IS 'role that created it';
+COMMENT ON COLUMN queue.batch.created_at IS 'when it was created';
+COMMENT ON COLUMN queue.batch.closed_at IS 'when it was closed; null: more jobs may be added';
+COMMENT ON COLUMN queue.batch.closed_by IS 'close_batch, or grace: nobody did, and the grace time of its queues has passed';
+COMMENT ON COLUMN queue.batch.completed_at IS 'when its last job had ended, after it was closed';
+COMMENT ON COLUMN queue.batch.callback_queue IS 'queue that gets a job when the batch is complete';
+COMMENT ON COLUMN queue.batch.callback_payload IS 'payload of that job';
+COMMENT ON COLUMN queue.batch.callback_job_id IS 'number of that job';
+COMMENT ON COLUMN queue.batch.callback_error IS 'why that job could not be enqueued';
+
+CREATE TABLE queue.batch_progress (
+	batch_id    text COLLATE pg_catalog."C" NOT NULL,
+	queue_id    integer NOT NULL,
+	added       bigint NOT NULL,
+	completed   bigint NOT NULL,
+	failed      bigint NOT NULL,
+	cancelled   bigint NOT NULL,
+	started_at  timestamptz,
+	at          timestamptz NOT NULL
+) USING heap;
+CREATE INDEX _batch_progress_id ON queue.batch_progress USING btree (batch_id);
+COMMENT ON INDEX queue._batch_progress_id IS 'internal: the changes of a batch';
+COMMENT ON TABLE queue.batch_progress IS 'internal: changes of the counts of batches, append-only, folded by the maintenance worker';
+COMMENT ON COLUMN queue.batch_progress.batch_id IS 'name of the batch';
+COMMENT ON COLUMN queue.batch_progress.queue_id IS 'number of the queue';
+COMMENT ON COLUMN queue.batch_progress.added IS 'jobs added';
+COMMENT ON COLUMN queue.batch_progress.completed IS 'jobs completed';
+COMMENT ON COLUMN queue.batch_progress.failed IS 'jobs failed for good, less those requeued';
+COMMENT ON COLUMN queue.batch_progress.cancelled IS 'jobs cancelled, less those requeued';
+COMMENT ON COLUMN queue.batch_progress.started_at IS 'when the first of these jobs was taken; null: none was';
+COMMENT ON COLUMN queue.batch_progress.at IS 'when this was so';
+
+CREATE TABLE queue.binding (
+	topic_pattern  text COLLATE pg_catalog."C" NOT NULL,
+	queue_id       integer NOT NULL,
+	CONSTRAINT binding_pkey PRIMARY KEY (topic_pattern, queue_id)
+) USING heap;
+COMMENT ON TABLE queue.binding IS 'which queues get a job for which topics';
+COMMENT ON COLUMN queue.binding.topic_pattern IS 'words separated by dots; * stands for one word, # for any number';
+COMMENT ON COLUMN queue.binding.queue_id IS 'number of the queue';
 
 /* ---------------------------------------------------------------------
  * What is over: rings of leaf tables, each emptied by TRUNCATE when all of
@@ -183,9 +321,12 @@ CREATE TABLE queue.job_archive (
 	state         "char" NOT NULL,
 	worker        text,
 	batch_id      text,
+	group_key     text COLLATE pg_catalog."C",
+	unique_key    text COLLATE pg_catalog."C",
 	source        text,
 	headers       jsonb,
 	options       jsonb,
+	origin        jsonb,
 	error         text,
 	result        jsonb,
 	payload       jsonb NOT NULL
@@ -209,9 +350,12 @@ COMMENT ON COLUMN queue.job_archive.leaf IS 'leaf table the row is in';
 COMMENT ON COLUMN queue.job_archive.state IS 'c completed, f failed, x cancelled';
 COMMENT ON COLUMN queue.job_archive.worker IS 'name that the last taker gave';
 COMMENT ON COLUMN queue.job_archive.batch_id IS 'batch that the job belonged to';
+COMMENT ON COLUMN queue.job_archive.group_key IS 'group whose jobs run one at a time, in order';
+COMMENT ON COLUMN queue.job_archive.unique_key IS 'key that no other unfinished job of the queue has';
 COMMENT ON COLUMN queue.job_archive.source IS 'tag that the producer gave';
 COMMENT ON COLUMN queue.job_archive.headers IS 'headers that the producer gave';
 COMMENT ON COLUMN queue.job_archive.options IS 'settings of this job that differed from its queue';
+COMMENT ON COLUMN queue.job_archive.origin IS 'of a dead letter: the queue it comes from, and what it was allowed there';
 COMMENT ON COLUMN queue.job_archive.error IS 'error of the last failed attempt';
 COMMENT ON COLUMN queue.job_archive.result IS 'result that queue.complete() was given';
 COMMENT ON COLUMN queue.job_archive.payload IS 'payload';
@@ -326,9 +470,15 @@ CREATE FUNCTION queue.create_queue(
 	visibility_timeout interval = '30s',
 	default_priority int = 5,
 	aging_interval interval = null,
+	max_depth bigint = null,
 	keep_completed interval = '7d',
 	keep_failed interval = '7d',
-	log_level text = 'errors'
+	dead_letter_queue text = null,
+	required_keys text[] = null,
+	validator text = null,
+	log_level text = 'errors',
+	on_failed text = null,
+	batch_grace interval = '1min'
 ) RETURNS void
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'queue_create_queue';
@@ -345,9 +495,15 @@ CREATE FUNCTION queue.alter_queue(
 	visibility_timeout interval = null,
 	default_priority int = null,
 	aging_interval interval = null,
+	max_depth bigint = null,
 	keep_completed interval = null,
 	keep_failed interval = null,
+	dead_letter_queue text = null,
+	required_keys text[] = null,
+	validator text = null,
 	log_level text = null,
+	on_failed text = null,
+	batch_grace interval = null,
 	owner regrole = null
 ) RETURNS void
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
@@ -408,9 +564,14 @@ CREATE FUNCTION queue.enqueue(
 	delay interval = null,
 	run_at timestamptz = null,
 	max_attempts int = null,
+	unique_key text = null,
+	group_key text = null,
 	batch_id text = null,
 	source text = null,
 	headers jsonb = null,
+	on_conflict text = 'ignore',
+	depends_on bigint[] = null,
+	on_parent_failure text = 'fail',
 	options jsonb = null
 ) RETURNS bigint
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
@@ -557,6 +718,12 @@ AS 'MODULE_PATHNAME', 'queue_retry_job';
 COMMENT ON FUNCTION queue.retry_job IS
 	'gives one failed or cancelled job fresh attempts; false if there is none';
 
+CREATE FUNCTION queue.redrive(queue_name text, max_jobs bigint = null) RETURNS bigint
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_redrive';
+COMMENT ON FUNCTION queue.redrive IS
+	'sends dead letters back to the queues they come from, with fresh attempts, oldest first; returns how many';
+
 CREATE FUNCTION queue.clean(
 	queue_name text = null,
 	older_than interval = null,
@@ -578,8 +745,11 @@ CREATE FUNCTION queue.job_status(job_id bigint) RETURNS TABLE (
 	priority int,
 	worker text,
 	batch_id text,
+	group_key text,
+	unique_key text,
 	source text,
 	headers jsonb,
+	origin jsonb,
 	payload jsonb,
 	enqueued_at timestamptz,
 	run_at timestamptz,
@@ -604,8 +774,11 @@ CREATE FUNCTION queue.list_jobs(queue_name text, state text = null, max_jobs int
 	priority int,
 	worker text,
 	batch_id text,
+	group_key text,
+	unique_key text,
 	source text,
 	headers jsonb,
+	origin jsonb,
 	payload jsonb,
 	enqueued_at timestamptz,
 	run_at timestamptz,
@@ -716,7 +889,7 @@ SELECT
 	q.queue_name,
 	queue._state(j.state, j.lease_owner) AS state,
 	j.priority,
-	j.run_at,
+	CASE WHEN j.run_at OPERATOR(pg_catalog.=) 'infinity' THEN j.order_at ELSE j.run_at END AS run_at,
 	j.attempt,
 	j.max_attempts,
 	pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) j.enqueued_at AS age,
@@ -726,9 +899,12 @@ SELECT
 		THEN j.lease_expires_at END AS lease_expires_at,
 	j.worker,
 	j.batch_id,
+	j.group_key,
+	j.unique_key,
 	j.source,
 	j.headers,
 	j.options,
+	j.origin,
 	j.last_error,
 	j.payload
 FROM (SELECT * FROM queue.job_live UNION ALL SELECT * FROM queue.job_parked) AS j
@@ -748,9 +924,12 @@ COMMENT ON COLUMN queue.job.taken_at IS 'when the last attempt began';
 COMMENT ON COLUMN queue.job.lease_expires_at IS 'end of the lease of an active job';
 COMMENT ON COLUMN queue.job.worker IS 'name that the last taker gave';
 COMMENT ON COLUMN queue.job.batch_id IS 'batch that the job belongs to';
+COMMENT ON COLUMN queue.job.group_key IS 'group whose jobs run one at a time, in order';
+COMMENT ON COLUMN queue.job.unique_key IS 'key that no other unfinished job of the queue has';
 COMMENT ON COLUMN queue.job.source IS 'tag that the producer gave';
 COMMENT ON COLUMN queue.job.headers IS 'headers that the producer gave';
 COMMENT ON COLUMN queue.job.options IS 'settings of this job that differ from its queue';
+COMMENT ON COLUMN queue.job.origin IS 'of a dead letter: the queue it comes from, and what it was allowed there';
 COMMENT ON COLUMN queue.job.last_error IS 'error of the last failed attempt';
 COMMENT ON COLUMN queue.job.payload IS 'payload';
 
@@ -769,9 +948,12 @@ SELECT
 	a.expires_at,
 	a.worker,
 	a.batch_id,
+	a.group_key,
+	a.unique_key,
 	a.source,
 	a.headers,
 	a.options,
+	a.origin,
 	a.error,
 	a.result,
 	a.payload
@@ -792,9 +974,12 @@ COMMENT ON COLUMN queue.job_finished.finished_at IS 'when it was completed, fail
 COMMENT ON COLUMN queue.job_finished.expires_at IS 'when its retention ends; removed some time after that';
 COMMENT ON COLUMN queue.job_finished.worker IS 'name that the last taker gave';
 COMMENT ON COLUMN queue.job_finished.batch_id IS 'batch that the job belonged to';
+COMMENT ON COLUMN queue.job_finished.group_key IS 'group whose jobs run one at a time, in order';
+COMMENT ON COLUMN queue.job_finished.unique_key IS 'key that no other unfinished job of the queue has';
 COMMENT ON COLUMN queue.job_finished.source IS 'tag that the producer gave';
 COMMENT ON COLUMN queue.job_finished.headers IS 'headers that the producer gave';
 COMMENT ON COLUMN queue.job_finished.options IS 'settings of this job that differed from its queue';
+COMMENT ON COLUMN queue.job_finished.origin IS 'of a dead letter: the queue it comes from, and what it was allowed there';
 COMMENT ON COLUMN queue.job_finished.error IS 'error of the last failed attempt';
 COMMENT ON COLUMN queue.job_finished.result IS 'result that queue.complete() was given';
 COMMENT ON COLUMN queue.job_finished.payload IS 'payload';
@@ -825,6 +1010,12 @@ SELECT pg_catalog.pg_extension_config_dump('queue.privilege',
 	'WHERE EXISTS (SELECT FROM pg_catalog.pg_roles AS r WHERE r.oid OPERATOR(pg_catalog.=) grantee)');
 SELECT pg_catalog.pg_extension_config_dump('queue.job_live', '');
 SELECT pg_catalog.pg_extension_config_dump('queue.job_parked', '');
+SELECT pg_catalog.pg_extension_config_dump('queue.unique_key', '');
+SELECT pg_catalog.pg_extension_config_dump('queue.group_head', '');
+SELECT pg_catalog.pg_extension_config_dump('queue.dependency', '');
+SELECT pg_catalog.pg_extension_config_dump('queue.batch', '');
+SELECT pg_catalog.pg_extension_config_dump('queue.batch_progress', '');
+SELECT pg_catalog.pg_extension_config_dump('queue.binding', '');
 SELECT pg_catalog.pg_extension_config_dump('queue._archive_count', '');
 SELECT pg_catalog.pg_extension_config_dump('queue._leaf', '');
 SELECT pg_catalog.pg_extension_config_dump('queue._archive_00', '');

@@ -17,6 +17,7 @@
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/syscache.h"
 
@@ -39,9 +40,11 @@ typedef enum Setting
 {
 	SET_MAX_ATTEMPTS, SET_BACKOFF, SET_BACKOFF_BASE, SET_BACKOFF_MAX,
 	SET_BACKOFF_JITTER, SET_VISIBILITY_TIMEOUT, SET_DEFAULT_PRIORITY,
-	SET_AGING_INTERVAL, SET_KEEP_COMPLETED, SET_KEEP_FAILED, SET_LOG_LEVEL
+	SET_AGING_INTERVAL, SET_MAX_DEPTH, SET_KEEP_COMPLETED, SET_KEEP_FAILED,
+	SET_DEAD_LETTER_QUEUE, SET_REQUIRED_KEYS, SET_VALIDATOR, SET_LOG_LEVEL,
+	SET_ON_FAILED, SET_BATCH_GRACE
 } Setting;
-#define NUM_SETTINGS	(SET_LOG_LEVEL + 1)
+#define NUM_SETTINGS	(SET_BATCH_GRACE + 1)
 
 static const struct
 {
@@ -58,9 +61,15 @@ static const struct
 	[SET_VISIBILITY_TIMEOUT] = {"visibility_timeout", INTERVALOID, false, "'30s'::interval"},
 	[SET_DEFAULT_PRIORITY] = {"default_priority", INT4OID, false, "5"},
 	[SET_AGING_INTERVAL] = {"aging_interval", INTERVALOID, true, "NULL"},
+	[SET_MAX_DEPTH] = {"max_depth", INT8OID, true, "NULL"},
 	[SET_KEEP_COMPLETED] = {"keep_completed", INTERVALOID, false, "'7d'::interval"},
 	[SET_KEEP_FAILED] = {"keep_failed", INTERVALOID, false, "'7d'::interval"},
+	[SET_DEAD_LETTER_QUEUE] = {"dead_letter_queue", TEXTOID, true, "NULL"},
+	[SET_REQUIRED_KEYS] = {"required_keys", TEXTARRAYOID, true, "NULL"},
+	[SET_VALIDATOR] = {"validator", TEXTOID, true, "NULL"},
 	[SET_LOG_LEVEL] = {"log_level", TEXTOID, false, "'errors'"},
+	[SET_ON_FAILED] = {"on_failed", TEXTOID, true, "NULL"},
+	[SET_BATCH_GRACE] = {"batch_grace", INTERVALOID, false, "'1min'::interval"},
 };
 
 #define MAX_AGING_DAYS	INT64CONST(1000)
@@ -73,7 +82,7 @@ static const char *const browse_functions = "queue.job_status, queue.list_jobs, 
 " queue._may, queue._state";
 static const char *const admin_functions = "queue.alter_queue, queue.reset_queue_setting,"
 " queue.drop_queue, queue.pause_queue, queue.resume_queue, queue.purge_queue, queue.grant_queue,"
-" queue.revoke_queue, queue.requeue_failed, queue.retry_job, queue.clean";
+" queue.revoke_queue, queue.requeue_failed, queue.retry_job, queue.redrive, queue.clean";
 static const char *const browse_tables = "queue.job, queue.job_finished, queue.queue, queue.privilege,"
 " queue.job_archive, queue.job_log";
 
@@ -95,6 +104,18 @@ check_word(const char *name, Datum value, const char *first, const char *second)
 				 errmsg("%s must be \"%s\" or \"%s\"", name, first, second),
 				 errdetail("It is \"%s\".", word),
 				 errhint("Write it in small letters.")));
+}
+
+static void
+check_keys(const char *name, ArrayType *keys)
+{
+	if (ARR_NDIM(keys) > 1 || array_contains_nulls(keys))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must be a list of keys", name),
+				 ARR_NDIM(keys) > 1 ? errdetail("It has %d dimensions.", ARR_NDIM(keys)) :
+				 errdetail("One of them is null."),
+				 errhint("For example: ARRAY['order_id', 'amount'].")));
 }
 
 static void
@@ -147,6 +168,20 @@ check_setting(Setting setting, Datum value)
 		case SET_KEEP_FAILED:
 			(void) QueueRetentionUsecs(DatumGetIntervalP(value), name);
 			break;
+		case SET_BATCH_GRACE:
+			(void) QueueArgDuration(value, name, true);
+			break;
+		case SET_MAX_DEPTH:
+			if (DatumGetInt64(value) < 1)
+				QueueErrorRange(name, DatumGetInt64(value), 1, PG_INT64_MAX);
+			break;
+		case SET_REQUIRED_KEYS:
+			check_keys(name, DatumGetArrayTypeP(value));
+			break;
+		case SET_DEAD_LETTER_QUEUE:
+		case SET_VALIDATOR:
+		case SET_ON_FAILED:
+			break;				/* against the queue: check_references() */
 	}
 }
 
@@ -286,11 +321,12 @@ queue_create_queue(PG_FUNCTION_ARGS)
 				 errhint("Change its settings with queue.alter_queue().")));
 
 	initStringInfo(&sql);
-	appendStringInfoString(&sql, "INSERT INTO queue.queue (queue_id, queue_name, owner, paused, created_at");
+	appendStringInfoString(&sql, "INSERT INTO queue.queue (queue_id, queue_name, owner, paused, created_at,"
+						   " mode, concurrency, min_workers");
 	for (int i = 0; i < NUM_SETTINGS; i++)
 		appendStringInfo(&sql, ", %s", settings_info[i].name);
 	appendStringInfoString(&sql, ") VALUES (pg_catalog.nextval('queue._queue_id'), $1, $2, false,"
-						   " pg_catalog.clock_timestamp()");
+						   " pg_catalog.clock_timestamp(), 'queued', 1, 0");
 	for (int i = 0; i < NUM_SETTINGS; i++)
 		appendStringInfo(&sql, ", $%d", 3 + i);
 	appendStringInfoChar(&sql, ')');
@@ -443,6 +479,12 @@ queue_reset_queue_setting(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/* rows beside jobs that go with a queue */
+static const char *const side_tables[] = {
+	"unique_key WHERE queue_id", "group_head WHERE queue_id", "binding WHERE queue_id",
+	"dependency WHERE child_queue_id",
+};
+
 Datum
 queue_drop_queue(PG_FUNCTION_ARGS)
 {
@@ -474,6 +516,9 @@ queue_drop_queue(PG_FUNCTION_ARGS)
 							   " WHERE queue_id OPERATOR(pg_catalog.=) $1 RETURNING grantee",
 							   1, &type, &value, NULL);
 	table = SPI_tuptable;
+	for (int i = 0; i < lengthof(side_tables); i++)
+		(void) QueueSpiExecute(psprintf("DELETE FROM queue.%s OPERATOR(pg_catalog.=) $1", side_tables[i]),
+							   1, &type, &value, NULL);
 	(void) QueueSpiExecute("DELETE FROM queue.queue WHERE queue_id OPERATOR(pg_catalog.=) $1",
 						   1, &type, &value, NULL);
 	for (uint64 i = 0; i < grantees; i++)

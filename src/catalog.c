@@ -49,8 +49,10 @@ enum
 {
 	Q_QUEUE_ID = 1, Q_QUEUE_NAME, Q_OWNER, Q_PAUSED, Q_MAX_ATTEMPTS, Q_BACKOFF,
 	Q_BACKOFF_BASE, Q_BACKOFF_MAX, Q_BACKOFF_JITTER, Q_VISIBILITY_TIMEOUT,
-	Q_DEFAULT_PRIORITY, Q_AGING_INTERVAL, Q_KEEP_COMPLETED, Q_KEEP_FAILED,
-	Q_LOG_LEVEL, Q_CREATED_AT
+	Q_DEFAULT_PRIORITY, Q_AGING_INTERVAL, Q_MAX_DEPTH, Q_KEEP_COMPLETED, Q_KEEP_FAILED,
+	Q_DEAD_LETTER_QUEUE, Q_REQUIRED_KEYS, Q_VALIDATOR, Q_LOG_LEVEL, Q_ON_FAILED,
+	Q_BATCH_GRACE, Q_MODE, Q_TARGET_QUEUE, Q_HANDLER, Q_CONCURRENCY, Q_MIN_WORKERS,
+	Q_CREATED_AT
 };
 
 #define Q_NATTS	Q_CREATED_AT
@@ -94,6 +96,9 @@ forget_relations(Datum arg, Oid relid)
 	ours = relid == catalog.live || relid == catalog.parked ||
 		relid == catalog.queue || relid == catalog.privilege ||
 		relid == catalog.leaf || relid == catalog.archive_count ||
+		relid == catalog.unique_key || relid == catalog.group_head ||
+		relid == catalog.dependency || relid == catalog.batch ||
+		relid == catalog.batch_progress || relid == catalog.binding ||
 		relid == catalog.prepared || relid == catalog.job_id_block;
 	for (int i = 0; i < ARCHIVE_LEAVES && !ours; i++)
 		ours = relid == catalog.archive_leaves[i];
@@ -182,6 +187,19 @@ QueueCatalogGet(bool missing_ok)
 	fresh.parked = our_relation(schema, "job_parked");
 	fresh.parked_id = our_relation(schema, "job_parked_pkey");
 	fresh.parked_due = our_relation(schema, "_job_parked_due");
+	fresh.parked_group = our_relation(schema, "_job_parked_group");
+	fresh.unique_key = our_relation(schema, "unique_key");
+	fresh.unique_key_key = our_relation(schema, "unique_key_pkey");
+	fresh.group_head = our_relation(schema, "group_head");
+	fresh.group_head_key = our_relation(schema, "group_head_pkey");
+	fresh.dependency = our_relation(schema, "dependency");
+	fresh.dependency_key = our_relation(schema, "dependency_pkey");
+	fresh.dependency_child = our_relation(schema, "_dependency_child");
+	fresh.batch = our_relation(schema, "batch");
+	fresh.batch_key = our_relation(schema, "batch_pkey");
+	fresh.batch_progress = our_relation(schema, "batch_progress");
+	fresh.batch_progress_id = our_relation(schema, "_batch_progress_id");
+	fresh.binding = our_relation(schema, "binding");
 	fresh.queue = our_relation(schema, "queue");
 	fresh.queue_id_key = our_relation(schema, "queue_pkey");
 	fresh.queue_name_key = our_relation(schema, "queue_queue_name_key");
@@ -276,6 +294,31 @@ QueueRetentionUsecs(const Interval *interval, const char *argument)
 	return usecs;
 }
 
+static QueueMode
+read_mode(Datum value)
+{
+	const char *word = TextDatumGetCString(value);
+
+	for (QueueMode mode = MODE_QUEUED; mode <= MODE_FALLBACK; mode++)
+		if (strcmp(word, QueueModeName(mode)) == 0)
+			return mode;
+	elog(ERROR, "unknown queue mode \"%s\"", word);
+	return MODE_QUEUED;			/* keep compiler quiet */
+}
+
+const char *
+QueueModeName(QueueMode mode)
+{
+	static const char *const names[] = {
+		[MODE_QUEUED] = "queued",
+		[MODE_DIRECT] = "direct",
+		[MODE_MIRROR] = "mirror",
+		[MODE_FALLBACK] = "fallback",
+	};
+
+	return names[mode];
+}
+
 static void
 read_settings(HeapTuple tuple, TupleDesc desc, QueueSettings *settings)
 {
@@ -307,6 +350,20 @@ read_settings(HeapTuple tuple, TupleDesc desc, QueueSettings *settings)
 													  "keep_completed");
 	settings->keep_failed = QueueRetentionUsecs(DatumGetIntervalP(V(Q_KEEP_FAILED)), "keep_failed");
 	settings->log_errors = strcmp(TextDatumGetCString(V(Q_LOG_LEVEL)), "none") != 0;
+	settings->has_rules = !null[Q_REQUIRED_KEYS - 1] || !null[Q_VALIDATOR - 1];
+	settings->has_on_failed = !null[Q_ON_FAILED - 1];
+	settings->has_handler = !null[Q_HANDLER - 1];
+	settings->mode = read_mode(V(Q_MODE));
+	settings->batch_grace = QueueIntervalUsecs(DatumGetIntervalP(V(Q_BATCH_GRACE)), "batch_grace");
+	settings->max_depth = null[Q_MAX_DEPTH - 1] ? -1 : DatumGetInt64(V(Q_MAX_DEPTH));
+	settings->concurrency = DatumGetInt32(V(Q_CONCURRENCY));
+	settings->min_workers = DatumGetInt32(V(Q_MIN_WORKERS));
+	if (!null[Q_DEAD_LETTER_QUEUE - 1])
+		strlcpy(settings->dead_letter_queue, TextDatumGetCString(V(Q_DEAD_LETTER_QUEUE)),
+				sizeof(settings->dead_letter_queue));
+	if (!null[Q_TARGET_QUEUE - 1])
+		strlcpy(settings->target_queue, TextDatumGetCString(V(Q_TARGET_QUEUE)),
+				sizeof(settings->target_queue));
 #undef V
 }
 
@@ -385,6 +442,37 @@ load_queue(const char *name, int32 queue_id, QueueSettings *settings)
 		entry->queue_id = settings->queue_id;
 	}
 	return true;
+}
+
+Datum
+QueueSettingRead(int32 queue_id, QueueSetting setting, bool *null)
+{
+	static const int columns[] = {
+		[SETTING_REQUIRED_KEYS] = Q_REQUIRED_KEYS,
+		[SETTING_VALIDATOR] = Q_VALIDATOR,
+		[SETTING_ON_FAILED] = Q_ON_FAILED,
+		[SETTING_HANDLER] = Q_HANDLER,
+	};
+	const QueueCatalog *cat = QueueCatalogGet(false);
+	Relation	rel = QueueOpenTable(cat->queue, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	Datum		value = (Datum) 0;
+
+	ScanKeyInit(&key, Q_QUEUE_ID, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue_id));
+	scan = systable_beginscan(rel, cat->queue_id_key, true, settings_snapshot(), 1, &key);
+	tuple = systable_getnext(scan);
+	*null = true;
+	if (HeapTupleIsValid(tuple))
+	{
+		value = heap_getattr(tuple, columns[setting], RelationGetDescr(rel), null);
+		if (!*null)
+			value = PointerGetDatum(PG_DETOAST_DATUM_COPY(value));
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return value;
 }
 
 static CachedQueue *

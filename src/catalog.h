@@ -27,6 +27,19 @@ typedef struct QueueCatalog
 	Oid			parked;
 	Oid			parked_id;
 	Oid			parked_due;
+	Oid			parked_group;
+	Oid			unique_key;
+	Oid			unique_key_key;
+	Oid			group_head;
+	Oid			group_head_key;
+	Oid			dependency;
+	Oid			dependency_key; /* parent first */
+	Oid			dependency_child;
+	Oid			batch;
+	Oid			batch_key;
+	Oid			batch_progress;
+	Oid			batch_progress_id;
+	Oid			binding;
 	Oid			queue;
 	Oid			queue_id_key;
 	Oid			queue_name_key;
@@ -40,6 +53,15 @@ typedef struct QueueCatalog
 	Oid			log_leaves[LOG_LEAVES];
 } QueueCatalog;
 
+/* what an enqueue does */
+typedef enum QueueMode
+{
+	MODE_QUEUED,
+	MODE_DIRECT,
+	MODE_MIRROR,
+	MODE_FALLBACK
+} QueueMode;
+
 typedef struct QueueSettings
 {
 	int32		queue_id;
@@ -49,6 +71,10 @@ typedef struct QueueSettings
 	bool		exponential;	/* backoff, else fixed */
 	bool		aging;			/* order by age and priority, else priority */
 	bool		log_errors;
+	bool		has_rules;		/* required_keys or validator */
+	bool		has_on_failed;
+	bool		has_handler;
+	QueueMode	mode;
 	int			max_attempts;
 	int			default_priority;
 	float4		backoff_jitter;
@@ -58,7 +84,22 @@ typedef struct QueueSettings
 	int64		aging_interval;
 	int64		keep_completed;
 	int64		keep_failed;
+	int64		batch_grace;
+	int64		max_depth;		/* jobs; -1: no limit */
+	int			concurrency;
+	int			min_workers;
+	char		dead_letter_queue[QUEUE_NAME_MAX + 1];	/* empty: none */
+	char		target_queue[QUEUE_NAME_MAX + 1];	/* empty: none */
 } QueueSettings;
+
+/* settings of any length, which are read when they are needed */
+typedef enum QueueSetting
+{
+	SETTING_REQUIRED_KEYS,		/* text[] */
+	SETTING_VALIDATOR,			/* text, as the next */
+	SETTING_ON_FAILED,
+	SETTING_HANDLER
+} QueueSetting;
 
 typedef enum QueuePrivilege
 {
@@ -70,6 +111,8 @@ typedef enum QueuePrivilege
 
 #define PRIVILEGE_ALL	(PRIVILEGE_ENQUEUE | PRIVILEGE_DEQUEUE | PRIVILEGE_BROWSE | PRIVILEGE_ADMIN)
 
+extern const char *QueueModeName(QueueMode mode);
+
 /* NULL without error only if missing_ok: the extension is not here */
 extern const QueueCatalog *QueueCatalogGet(bool missing_ok);
 
@@ -79,6 +122,9 @@ extern Relation QueueOpenTable(Oid relid, LOCKMODE mode);
 /* false if there is no such queue; the check is another call */
 extern bool QueueSettingsByName(const char *name, Size length, QueueSettings *settings);
 extern bool QueueSettingsById(int32 queue_id, QueueSettings *settings);
+
+/* a copy of a setting of any length, or null */
+extern Datum QueueSettingRead(int32 queue_id, QueueSetting setting, bool *null);
 
 /* what the current user may do with a queue, as a set of QueuePrivilege */
 extern int	QueuePrivileges(const QueueSettings *settings);

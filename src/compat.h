@@ -49,13 +49,6 @@
 #define queue_beginscan(rel, snapshot) table_beginscan(rel, snapshot, 0, NULL)
 #endif
 
-/* 19: so does what fetches the rows of index entries */
-#if PG_VERSION_NUM >= 190000
-#define queue_index_fetch_begin(rel) table_index_fetch_begin(rel, SO_NONE)
-#else
-#define queue_index_fetch_begin(rel) table_index_fetch_begin(rel)
-#endif
-
 /* 18: autovacuum workers have slots of their own */
 #if PG_VERSION_NUM >= 180000
 #define queue_autovacuum_slots autovacuum_worker_slots
@@ -94,12 +87,10 @@
 
 /* 16: an update tells more than yes or no about its index entries */
 #if PG_VERSION_NUM >= 160000
-#define QUEUE_UPDATE_INDEXES_DECL(v)	TU_UpdateIndexes v = TU_None
-#define QUEUE_UPDATE_INDEXES(v)			((v) != TU_None)
+#define QUEUE_UPDATE_INDEXES_TYPE TU_UpdateIndexes
 #include "varatt.h"
 #else
-#define QUEUE_UPDATE_INDEXES_DECL(v)	bool v = false
-#define QUEUE_UPDATE_INDEXES(v)			(v)
+#define QUEUE_UPDATE_INDEXES_TYPE bool
 #endif
 
 /* 15: shared memory is requested in a hook; random numbers have a home */

@@ -100,8 +100,7 @@ emit(Taker *taker, HeapTuple row)
 	values[5] = TimestampTzGetDatum(job->enqueued_at);
 	values[6] = TimestampTzGetDatum(job->lease_expires_at);
 	TAIL(7, JOB_BATCH_ID);
-	values[8] = (Datum) 0;
-	nulls[8] = true;
+	TAIL(8, JOB_GROUP_KEY);
 	TAIL(9, JOB_SOURCE);
 	TAIL(10, JOB_HEADERS);
 #undef TAIL
@@ -123,7 +122,7 @@ form_taken(Taker *taker, HeapTuple row)
 		QueueJobOptions(row, desc, &taker->settings, &options);
 		timeout = options.visibility_timeout;
 	}
-	if (taker->worker || !heap_attisnull(row, JOB_WORKER, desc))
+	if (taker->worker || job_has(row, JOB_WORKER))
 	{
 		Datum		values[JOB_NATTS];
 		bool		nulls[JOB_NATTS];

@@ -3,8 +3,8 @@
  * enqueue.c
  *		Put jobs in: queue.enqueue(), queue.enqueue_batch().
  *
- * A job that is due goes to queue.job_live, any other to queue.job_parked, as
- * part of the caller's transaction.  Its key is noted when that commits.
+ * The SQL functions turn their arguments into a QueueRequest; what follows
+ * from it is the same for every way to enqueue.
  *
  * The queue's object lock, shared, keeps drop_queue() and a change of the
  * order away until then; it is not held against other producers or takers.
@@ -24,29 +24,53 @@
 #include "utils/tuplestore.h"
 
 #include "compat.h"
+#include "entry.h"
+#include "finish.h"
+#include "flow.h"
 #include "internal.h"
-#include "store.h"
+#include "unique.h"
 
 QUEUE_FUNCTION(queue_enqueue);
 QUEUE_FUNCTION(queue_enqueue_batch);
 
-/* the arguments that all jobs of a call share */
+/* where the arguments stand; -1: there is none */
+typedef struct ArgMap
+{
+	int			unique_key,
+				group_key,
+				batch_id,
+				source,
+				headers,
+				on_conflict,
+				depends_on,
+				on_parent_failure,
+				options;
+} ArgMap;
+
+/* the first ones are the same for all functions */
 enum
 {
-	ARG_QUEUE_NAME, ARG_PAYLOAD, ARG_PRIORITY, ARG_DELAY, ARG_RUN_AT,
-	ARG_MAX_ATTEMPTS, ARG_BATCH_ID, ARG_SOURCE, ARG_HEADERS, ARG_OPTIONS
+	ARG_QUEUE_NAME, ARG_PAYLOAD, ARG_PRIORITY, ARG_DELAY, ARG_RUN_AT, ARG_MAX_ATTEMPTS
 };
 
-#define MAX_DELAY_DAYS	(INT64CONST(10000) * 366)
+static const ArgMap enqueue_args = {6, 7, 8, 9, 10, 11, 12, 13, 14};
+static const ArgMap enqueue_batch_args = {-1, -1, 6, 7, 8, -1, -1, -1, 9};
 
+#define MAX_DELAY_DAYS	(INT64CONST(10000) * 366)
+#define CHUNK_ROWS		1000
+
+/* the columns that all jobs of a call share */
 typedef struct NewJobs
 {
-	QueueSettings settings;
-	QueueStore	store;
-	QueueSlot  *slot;
+	const QueueRequest *request;
+	QueueEntry	entry;
 	Datum		values[JOB_NATTS];
 	bool		nulls[JOB_NATTS];
 } NewJobs;
+
+/* ---------------------------------------------------------------------
+ * Arguments
+ * --------------------------------------------------------------------- */
 
 /* when the job is due, by at most one of two arguments */
 static TimestampTz
@@ -102,191 +126,541 @@ due_time(FunctionCallInfo fcinfo, TimestampTz now)
 	return now;
 }
 
-/*
- * Check what all jobs of the call share, before anything is changed, and fill
- * in their columns but for id and payload.
- */
-static void
-begin_jobs(FunctionCallInfo fcinfo, NewJobs *new)
+static text *
+label_arg(FunctionCallInfo fcinfo, int arg, const char *name)
 {
-	text	   *name = QueueArgText(fcinfo, ARG_QUEUE_NAME, "queue_name");
-	TimestampTz now;
-	JobHead		head;
-	int			priority,
-				max_attempts;
+	text	   *label;
 
-	memset(new->nulls, 0, sizeof(new->nulls));
-	memset(&head, 0, sizeof(head));
+	if (arg < 0 || PG_ARGISNULL(arg))
+		return NULL;
+	label = PG_GETARG_TEXT_PP(arg);
+	QueueCheckLabel(label, name);
+	return label;
+}
 
-	QueueSettingsLock(name, PRIVILEGE_ENQUEUE, AccessShareLock, &new->settings);
+static bool
+word_is_replace(const char *word)
+{
+	if (strcmp(word, "replace") != 0 && strcmp(word, "ignore") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("on_conflict must be \"ignore\" or \"replace\""),
+				 errdetail("It is \"%s\".", word),
+				 errhint("\"ignore\" leaves the job that has the unique key as it is, \"replace\" gives it the new payload.")));
+	return word[0] == 'r';
+}
 
-	priority = PG_ARGISNULL(ARG_PRIORITY) ? new->settings.default_priority :
-		PG_GETARG_INT32(ARG_PRIORITY);
-	if (priority < PG_INT16_MIN || priority > PG_INT16_MAX)
-		QueueErrorRange("priority", priority, PG_INT16_MIN, PG_INT16_MAX);
-	max_attempts = PG_ARGISNULL(ARG_MAX_ATTEMPTS) ? new->settings.max_attempts :
-		PG_GETARG_INT32(ARG_MAX_ATTEMPTS);
-	if (max_attempts < 1 || max_attempts > QUEUE_MAX_ATTEMPTS)
-		QueueErrorRange("max_attempts", max_attempts, 1, QUEUE_MAX_ATTEMPTS);
+static bool
+on_conflict_arg(FunctionCallInfo fcinfo, int arg)
+{
+	return !PG_ARGISNULL(arg) && word_is_replace(text_to_cstring(PG_GETARG_TEXT_PP(arg)));
+}
 
+static void
+parents_args(FunctionCallInfo fcinfo, const ArgMap *args, QueueRequest *request)
+{
+	const char *rule = PG_ARGISNULL(args->on_parent_failure) ? "fail" :
+		text_to_cstring(PG_GETARG_TEXT_PP(args->on_parent_failure));
+	Datum	   *ids;
+	bool	   *nulls;
+
+	if (strcmp(rule, "fail") == 0)
+		request->on_parent_failure = PARENT_FAIL;
+	else if (strcmp(rule, "run") == 0)
+		request->on_parent_failure = PARENT_RUN;
+	else if (strcmp(rule, "block") == 0)
+		request->on_parent_failure = PARENT_BLOCK;
+	else
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("on_parent_failure must be \"fail\", \"run\" or \"block\""),
+				 errdetail("It is \"%s\".", rule),
+				 errhint("It says what becomes of the job if one of depends_on fails for good.")));
+	if (PG_ARGISNULL(args->depends_on))
+		return;
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(args->depends_on), INT8OID, 8, FLOAT8PASSBYVAL,
+					  TYPALIGN_DOUBLE, &ids, &nulls, &request->num_parents);
+	request->parents = palloc(Max(request->num_parents, 1) * sizeof(int64));
+	for (int i = 0; i < request->num_parents; i++)
+	{
+		if (nulls[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("depends_on must not contain null"),
+					 errdetail("Element %d is null.", i + 1),
+					 errhint("Give the numbers of jobs.")));
+		request->parents[i] = DatumGetInt64(ids[i]);
+	}
+}
+
+/* a list of texts, or nulls, in the options: one for each job of the call */
+static text **
+key_list(JsonbContainer *options, const char *name, int *count)
+{
+	JsonbValue	value;
+	JsonbIterator *it;
+	JsonbIteratorToken token;
+	text	  **list;
+	int			n = 0;
+
+	if (getKeyJsonValueFromContainer(options, name, strlen(name), &value) == NULL)
+		return NULL;
+	if (value.type != jbvBinary || !JsonContainerIsArray(value.val.binary.data))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("option \"%s\" must be an array", name),
+				 errdetail("It has another type."),
+				 errhint("Give one key, or null, for each payload.")));
+	*count = JsonContainerSize(value.val.binary.data);
+	list = palloc0(Max(*count, 1) * sizeof(text *));
+	it = JsonbIteratorInit(value.val.binary.data);
+	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
+	{
+		if (token != WJB_ELEM)
+			continue;
+		if (value.type == jbvString)
+		{
+			list[n] = cstring_to_text_with_len(value.val.string.val, value.val.string.len);
+			QueueCheckLabel(list[n], name);
+		}
+		else if (value.type != jbvNull)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("option \"%s\" must be an array of strings", name),
+					 errdetail("Element %d is none.", n + 1),
+					 errhint("Give one key, or null, for each payload.")));
+		n++;
+	}
+	return list;
+}
+
+/* what concerns single jobs of the call is taken out of its options */
+static void
+take_key_lists(QueueRequest *request)
+{
+	static const char *const names[] = {"unique_keys", "group_keys", "on_conflict"};
+	Jsonb	   *options = DatumGetJsonbP(request->options);
+	JsonbValue	value;
+
+	if (!JB_ROOT_IS_OBJECT(options))
+		return;
+	request->unique_keys = key_list(&options->root, names[0], &request->num_unique_keys);
+	request->group_keys = key_list(&options->root, names[1], &request->num_group_keys);
+	if (getKeyJsonValueFromContainer(&options->root, names[2], strlen(names[2]), &value))
+		request->replace = word_is_replace(value.type != jbvString ? "" :
+										   pnstrdup(value.val.string.val, value.val.string.len));
+	for (int i = 0; i < lengthof(names); i++)
+		request->options = DirectFunctionCall2(jsonb_delete, request->options,
+											   CStringGetTextDatum(names[i]));
+	if (JB_ROOT_COUNT(DatumGetJsonbP(request->options)) == 0)
+		request->options = (Datum) 0;
+}
+
+/* all that the caller asks for but the payload, checked as far as it can be */
+static void
+read_request(FunctionCallInfo fcinfo, const ArgMap *args, QueueRequest *request)
+{
+	memset(request, 0, sizeof(*request));
 	/* the clock, not now(): a long transaction's jobs are not older than it */
-	now = GetCurrentTimestamp();
-	head.run_at = due_time(fcinfo, now);
-	head.priority = (int16) priority;
-	head.state = head.run_at > now ? JOB_DELAYED : JOB_WAITING;
-	QueueJobSetOrder(&head, &new->settings);
+	request->now = GetCurrentTimestamp();
+	if (!PG_ARGISNULL(ARG_PRIORITY))
+	{
+		request->has_priority = true;
+		request->priority = PG_GETARG_INT32(ARG_PRIORITY);
+		if (request->priority < PG_INT16_MIN || request->priority > PG_INT16_MAX)
+			QueueErrorRange("priority", request->priority, PG_INT16_MIN, PG_INT16_MAX);
+	}
+	if (!PG_ARGISNULL(ARG_MAX_ATTEMPTS))
+	{
+		request->has_max_attempts = true;
+		request->max_attempts = PG_GETARG_INT32(ARG_MAX_ATTEMPTS);
+		if (request->max_attempts < 1 || request->max_attempts > QUEUE_MAX_ATTEMPTS)
+			QueueErrorRange("max_attempts", request->max_attempts, 1, QUEUE_MAX_ATTEMPTS);
+	}
+	if (!PG_ARGISNULL(ARG_DELAY) || !PG_ARGISNULL(ARG_RUN_AT))
+	{
+		request->has_run_at = true;
+		request->run_at = due_time(fcinfo, request->now);
+	}
+	request->batch_id = label_arg(fcinfo, args->batch_id, "batch_id");
+	request->source = label_arg(fcinfo, args->source, "source");
+	if (!PG_ARGISNULL(args->headers))
+	{
+		request->headers = PG_GETARG_DATUM(args->headers);
+		QueueCheckJsonbSize(request->headers, "headers", 0);
+	}
+	request->group_key = label_arg(fcinfo, args->group_key, "group_key");
+	request->unique_key = label_arg(fcinfo, args->unique_key, "unique_key");
+	if (args->on_conflict >= 0)
+		request->replace = on_conflict_arg(fcinfo, args->on_conflict);
+	if (args->depends_on >= 0)
+		parents_args(fcinfo, args, request);
+	if (!PG_ARGISNULL(args->options))
+	{
+		request->options = PG_GETARG_DATUM(args->options);
+		if (args->unique_key < 0)
+			take_key_lists(request);
+		if (request->options != (Datum) 0)
+			request->unique_for = QueueJobCheckOptions(request->options);
+	}
+}
+
+/* ---------------------------------------------------------------------
+ * Enqueue
+ * --------------------------------------------------------------------- */
+
+static void
+begin_jobs(NewJobs *new, const QueueSettings *settings, const QueueRequest *request)
+{
+	TimestampTz run_at;
+
+	new->request = request;
+	QueueEntryBegin(&new->entry, settings);
+	new->entry.now = request->now;
+	run_at = request->has_run_at ? request->run_at : new->entry.now;
+	memset(new->nulls, 0, sizeof(new->nulls));
+	memset(new->values, 0, sizeof(new->values));
 
 #define V(att)	new->values[(att) - 1]
-#define N(att)	new->nulls[(att) - 1]
-	V(JOB_ORDER_AT) = TimestampTzGetDatum(head.order_at);
-	V(JOB_RUN_AT) = TimestampTzGetDatum(head.run_at);
-	V(JOB_ENQUEUED_AT) = TimestampTzGetDatum(now);
+#define OPTIONAL(att, value) \
+	(V(att) = (Datum) (value), new->nulls[(att) - 1] = V(att) == (Datum) 0)
+	V(JOB_RUN_AT) = TimestampTzGetDatum(run_at);
+	V(JOB_ENQUEUED_AT) = TimestampTzGetDatum(new->entry.now);
 	V(JOB_TAKEN_AT) = TimestampTzGetDatum(DT_NOBEGIN);
 	V(JOB_LEASE_EXPIRES_AT) = TimestampTzGetDatum(DT_NOBEGIN);
-	V(JOB_LEASE_OWNER) = Int64GetDatum(0);
-	V(JOB_QUEUE_ID) = Int32GetDatum(new->settings.queue_id);
-	V(JOB_ATTEMPT) = Int32GetDatum(0);
-	V(JOB_ORDER_CLASS) = Int16GetDatum(head.order_class);
-	V(JOB_PRIORITY) = Int16GetDatum(head.priority);
-	V(JOB_MAX_ATTEMPTS) = Int16GetDatum((int16) max_attempts);
-	V(JOB_STATE) = CharGetDatum(head.state);
-	N(JOB_WORKER) = N(JOB_LAST_ERROR) = true;
-	V(JOB_WORKER) = V(JOB_LAST_ERROR) = (Datum) 0;
-
-	N(JOB_BATCH_ID) = PG_ARGISNULL(ARG_BATCH_ID);
-	if (!N(JOB_BATCH_ID))
-	{
-		V(JOB_BATCH_ID) = PointerGetDatum(PG_GETARG_TEXT_PP(ARG_BATCH_ID));
-		QueueCheckLabel((text *) DatumGetPointer(V(JOB_BATCH_ID)), "batch_id");
-	}
-	N(JOB_SOURCE) = PG_ARGISNULL(ARG_SOURCE);
-	if (!N(JOB_SOURCE))
-	{
-		V(JOB_SOURCE) = PointerGetDatum(PG_GETARG_TEXT_PP(ARG_SOURCE));
-		QueueCheckLabel((text *) DatumGetPointer(V(JOB_SOURCE)), "source");
-	}
-	N(JOB_HEADERS) = PG_ARGISNULL(ARG_HEADERS);
-	if (!N(JOB_HEADERS))
-	{
-		V(JOB_HEADERS) = PG_GETARG_DATUM(ARG_HEADERS);
-		QueueCheckJsonbSize(V(JOB_HEADERS), "headers", 0);
-	}
-	N(JOB_OPTIONS) = PG_ARGISNULL(ARG_OPTIONS);
-	if (!N(JOB_OPTIONS))
-	{
-		V(JOB_OPTIONS) = PG_GETARG_DATUM(ARG_OPTIONS);
-		QueueJobCheckOptions(V(JOB_OPTIONS));
-	}
+	V(JOB_QUEUE_ID) = Int32GetDatum(settings->queue_id);
+	V(JOB_PRIORITY) = Int16GetDatum((int16) (request->has_priority ? request->priority :
+											 settings->default_priority));
+	V(JOB_MAX_ATTEMPTS) = Int16GetDatum((int16) (request->has_max_attempts ?
+												 request->max_attempts : settings->max_attempts));
+	OPTIONAL(JOB_WORKER, 0);
+	OPTIONAL(JOB_BATCH_ID, request->batch_id);
+	OPTIONAL(JOB_GROUP_KEY, request->group_key);
+	OPTIONAL(JOB_UNIQUE_KEY, request->unique_key);
+	OPTIONAL(JOB_SOURCE, request->source);
+	OPTIONAL(JOB_HEADERS, request->headers);
+	OPTIONAL(JOB_OPTIONS, request->options);
+	OPTIONAL(JOB_ORIGIN, 0);
+	OPTIONAL(JOB_LAST_ERROR, 0);
+#undef OPTIONAL
 #undef V
-#undef N
 }
 
 static HeapTuple
-form_job(NewJobs *new, Datum payload)
+form_job(NewJobs *new, int64 job_id, Datum payload)
 {
-	new->values[JOB_JOB_ID - 1] = Int64GetDatum(QueueJobNextId());
+	new->values[JOB_JOB_ID - 1] = Int64GetDatum(job_id);
 	new->values[JOB_PAYLOAD - 1] = payload;
-	return heap_form_tuple(RelationGetDescr(new->store.heap), new->values, new->nulls);
+	return heap_form_tuple(QueueEntryDesc(&new->entry), new->values, new->nulls);
 }
 
-/* open the table and make sure that a hint is there before the row is */
-static void
-open_jobs(NewJobs *new)
+/* do all jobs of the call go the same way, beside each other? */
+static bool
+is_plain(const QueueRequest *request)
 {
-	char		state = DatumGetChar(new->values[JOB_STATE - 1]);
-
-	QueueStoreOpen(&new->store, state == JOB_DELAYED);
-	new->slot = QueueXactSlot(new->settings.queue_id);
+	return request->unique_key == NULL && request->group_key == NULL &&
+		request->unique_keys == NULL && request->group_keys == NULL &&
+		request->num_parents == 0;
 }
 
-/* rows were inserted, the first of them with the least key */
 static void
-note_jobs(NewJobs *new, const JobHead *first, int64 count)
+set_optional(NewJobs *new, int att, text *value)
 {
-	QueueXactNoteCommit(QueueStoreHint(&new->store, first, new->slot, true),
-						QueueStoreKey(&new->store, first));
-	QueueXactCount(new->slot, QueueJobCount((JobState) first->state), count);
+	new->values[att - 1] = PointerGetDatum(value);
+	new->nulls[att - 1] = value == NULL;
+}
+
+static void
+check_key_count(const char *name, bool given, int keys, int jobs)
+{
+	if (given && keys != jobs)
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("option \"%s\" must have as many elements as there are payloads", name),
+				 errdetail("They are %d and %d.", keys, jobs),
+				 errhint("Give one key, or null, for each payload.")));
+}
+
+/* a row that has not been put in anywhere, because a parent has failed */
+static void
+fail_at_once(NewJobs *new, HeapTuple row, int64 parent_id)
+{
+	QueueEntry *entry = &new->entry;
+	TupleDesc	desc = QueueEntryDesc(entry);
+	QueueFinish *finish = QueueFinishBegin();
+	char	   *message = psprintf("parent job %lld has failed", (long long) parent_id);
+	Datum		error = CStringGetTextDatum(message);
+
+	QueueXactCount(entry->slot, COUNT_BLOCKED, 1);
+	QueueJobBlock(JOB_HEAD(row), JOB_BLOCKED);
+	QueueFinishLog(finish, row, desc, &entry->settings, "failed", message, &error, entry->now);
+	QueueFinishJob(finish, row, desc, &entry->settings, entry->slot, JOB_FAILED, &error, NULL,
+				   entry->now);
+	QueueFinishEnd(finish);
+}
+
+/* a job's row with the new payload, priority and due time */
+static HeapTuple
+form_replacement(NewJobs *new, HeapTuple row, Datum payload)
+{
+	Datum		values[JOB_NATTS];
+	bool		nulls[JOB_NATTS] = {0};
+	bool		replace[JOB_NATTS] = {0};
+	static const int columns[] = {JOB_RUN_AT, JOB_PRIORITY, JOB_PAYLOAD};
+
+	new->values[JOB_PAYLOAD - 1] = payload;
+	for (int i = 0; i < lengthof(columns); i++)
+	{
+		values[columns[i] - 1] = new->values[columns[i] - 1];
+		replace[columns[i] - 1] = true;
+	}
+	return heap_modify_tuple(row, QueueEntryDesc(&new->entry), values, nulls, replace);
+}
+
+/*
+ * A unique key is taken by this job.  Give it the new payload, priority and due
+ * time if it is not running, and not over (then its key is kept for a time).
+ */
+static void
+replace_job(NewJobs *new, int64 job_id, Datum payload)
+{
+	QueueEntry *entry = &new->entry;
+
+	for (;;)
+	{
+		HeapTuple	row = NULL;
+		ItemPointerData tid;
+		JobHead		before;
+		QueueStore *store = NULL;
+		Snapshot	snapshot;
+
+		CHECK_FOR_INTERRUPTS();
+		CommandCounterIncrement();
+		snapshot = QueueFreshSnapshot();
+		for (int parked = 0; parked < 2 && row == NULL; parked++)
+		{
+			store = QueueEntryStore(entry, parked == 1);
+			row = QueueStoreFind(store, snapshot, job_id, &tid);
+		}
+		QueueReleaseSnapshot(snapshot);
+		if (row == NULL)
+			return;
+		before = *JOB_HEAD(row);
+		if (job_is_active(&before))
+		{
+			ereport(NOTICE,
+					(errmsg("job %lld, which has the unique key, is running and was left as it is",
+							(long long) job_id)));
+			return;
+		}
+		row = form_replacement(new, row, payload);
+		if (QueueStoreDelete(store, &tid, &before, entry->slot, true, true) != TM_Ok)
+			continue;
+		QueueXactCount(entry->slot, QueueJobCount(QueueJobState(&before)), -1);
+		if (before.state == JOB_BLOCKED || before.state == JOB_GROUPED)
+			QueueEntryPutBlocked(entry, row, (JobState) before.state);
+		else
+			QueueEntryPutPlain(entry, &row, 1);
+		return;
+	}
+}
+
+/* a job with a unique key, a group or parents; returns its id */
+static int64
+enqueue_one(NewJobs *new, Datum payload)
+{
+	const QueueRequest *request = new->request;
+	int64		job_id = QueueJobNextId();
+	int64		parent_id;
+	FlowStart	start = FLOW_READY;
+	HeapTuple	row;
+
+	if (!new->nulls[JOB_UNIQUE_KEY - 1])
+	{
+		int64		holder = QueueUniqueTake(new->entry.settings.queue_id,
+											 new->values[JOB_UNIQUE_KEY - 1], job_id,
+											 request->unique_for);
+
+		if (holder != 0)
+		{
+			if (request->replace)
+				replace_job(new, holder, payload);
+			return holder;
+		}
+	}
+	if (request->num_parents > 0)
+		start = QueueFlowStart(request, job_id, new->entry.settings.queue_id, &parent_id);
+	row = form_job(new, job_id, payload);
+	if (start == FLOW_FAILED)
+		fail_at_once(new, row, parent_id);
+	else
+		QueueEntryPut(&new->entry, row, start == FLOW_BLOCKED);
+	return job_id;
+}
+
+static int
+compare_keys(const void *a, const void *b, void *arg)
+{
+	text	  **keys = arg;
+	text	   *x = keys[*(const int *) a];
+	text	   *y = keys[*(const int *) b];
+	int			order;
+
+	if (x == NULL || y == NULL)
+		return (x != NULL) - (y != NULL);
+	order = memcmp(VARDATA_ANY(x), VARDATA_ANY(y),
+				   Min(VARSIZE_ANY_EXHDR(x), VARSIZE_ANY_EXHDR(y)));
+	if (order == 0)
+		order = (int) VARSIZE_ANY_EXHDR(x) - (int) VARSIZE_ANY_EXHDR(y);
+	return order != 0 ? order : *(const int *) a - *(const int *) b;
+}
+
+/*
+ * Jobs one by one.  Unique keys are taken in their own order, so that two
+ * calls do not wait for each other.
+ */
+static void
+enqueue_special(NewJobs *new, Datum *payloads, int count, int64 *ids)
+{
+	const QueueRequest *request = new->request;
+	int		   *order = palloc(count * sizeof(int));
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "queue enqueue",
+												  ALLOCSET_DEFAULT_SIZES);
+
+	check_key_count("unique_keys", request->unique_keys != NULL, request->num_unique_keys, count);
+	check_key_count("group_keys", request->group_keys != NULL, request->num_group_keys, count);
+	for (int i = 0; i < count; i++)
+		order[i] = i;
+	if (request->unique_keys)
+		qsort_arg(order, count, sizeof(int), compare_keys, request->unique_keys);
+	for (int i = 0; i < count; i++)
+	{
+		int			n = order[i];
+		MemoryContext old;
+
+		CHECK_FOR_INTERRUPTS();
+		if (request->unique_keys)
+			set_optional(new, JOB_UNIQUE_KEY, request->unique_keys[n]);
+		if (request->group_keys)
+			set_optional(new, JOB_GROUP_KEY, request->group_keys[n]);
+		old = MemoryContextSwitchTo(context);
+		ids[n] = enqueue_one(new, payloads[n]);
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(context);
+	}
+	MemoryContextDelete(context);
+}
+
+int64
+QueueEnqueue(const QueueSettings *settings, const QueueRequest *request, Datum payload)
+{
+	int64		job_id;
+
+	QueueEnqueueMany(settings, request, &payload, 1, &job_id);
+	return job_id;
+}
+
+void
+QueueEnqueueMany(const QueueSettings *settings, const QueueRequest *request, Datum *payloads,
+				 int count, int64 *ids)
+{
+	NewJobs		new;
+	HeapTuple	chunk[CHUNK_ROWS];
+	MemoryContext context,
+				old;
+
+	for (int i = 0; i < count; i++)
+		QueueCheckJsonbSize(payloads[i], "payload", request->many ? i + 1 : 0);
+	if (count == 0)
+		return;
+
+	begin_jobs(&new, settings, request);
+	if (QueueEntryIsFull(&new.entry, count))
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("queue \"%s\" is full", settings->name),
+				 errdetail("It may have %lld unfinished jobs at most.",
+						   (long long) settings->max_depth),
+				 errhint("Try again later, or raise max_depth with queue.alter_queue().")));
+	if (!is_plain(request))
+	{
+		enqueue_special(&new, payloads, count, ids);
+		QueueEntryEnd(&new.entry);
+		return;
+	}
+	context = AllocSetContextCreate(CurrentMemoryContext, "queue enqueue", ALLOCSET_DEFAULT_SIZES);
+	for (int done = 0; done < count;)
+	{
+		int			n = Min(count - done, CHUNK_ROWS);
+
+		CHECK_FOR_INTERRUPTS();
+		old = MemoryContextSwitchTo(context);
+		for (int i = 0; i < n; i++)
+		{
+			ids[done + i] = QueueJobNextId();
+			chunk[i] = form_job(&new, ids[done + i], payloads[done + i]);
+		}
+		QueueEntryPutPlain(&new.entry, chunk, n);
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(context);
+		done += n;
+	}
+	MemoryContextDelete(context);
+	QueueEntryEnd(&new.entry);
 }
 
 Datum
 queue_enqueue(PG_FUNCTION_ARGS)
 {
-	NewJobs		new;
-	HeapTuple	tuple;
-	int64		job_id;
+	QueueSettings settings;
+	QueueRequest request;
 
 	QueueRequireWritable("queue.enqueue()");
 	if (PG_ARGISNULL(ARG_PAYLOAD))
 		QueueErrorNull("payload", "An empty payload is '{}' or 'null'::jsonb.");
-	begin_jobs(fcinfo, &new);
-	QueueCheckJsonbSize(PG_GETARG_DATUM(ARG_PAYLOAD), "payload", 0);
-
-	open_jobs(&new);
-	tuple = form_job(&new, PG_GETARG_DATUM(ARG_PAYLOAD));
-	job_id = JOB_HEAD(tuple)->job_id;
-	note_jobs(&new, JOB_HEAD(tuple), 1);
-	QueueStoreInsert(&new.store, &tuple, 1);
-	heap_freetuple(tuple);
-	QueueStoreClose(&new.store);
-	PG_RETURN_INT64(job_id);
+	QueueSettingsLock(QueueArgText(fcinfo, ARG_QUEUE_NAME, "queue_name"), PRIVILEGE_ENQUEUE,
+					  AccessShareLock, &settings);
+	read_request(fcinfo, &enqueue_args, &request);
+	PG_RETURN_INT64(QueueEnqueue(&settings, &request, PG_GETARG_DATUM(ARG_PAYLOAD)));
 }
 
 Datum
 queue_enqueue_batch(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	NewJobs		new;
+	QueueSettings settings;
+	QueueRequest request;
 	Datum	   *payloads;
 	bool	   *nulls;
 	int			count;
-	HeapTuple	chunk[1000];
-	MemoryContext context,
-				old;
+	int64	   *ids;
 
 	QueueRequireWritable("queue.enqueue_batch()");
 	if (PG_ARGISNULL(ARG_PAYLOAD))
 		QueueErrorNull("payloads", "Give an array of jsonb, one element per job.");
-	begin_jobs(fcinfo, &new);
+	QueueSettingsLock(QueueArgText(fcinfo, ARG_QUEUE_NAME, "queue_name"), PRIVILEGE_ENQUEUE,
+					  AccessShareLock, &settings);
+	read_request(fcinfo, &enqueue_batch_args, &request);
+	request.many = true;
 	deconstruct_array(PG_GETARG_ARRAYTYPE_P(ARG_PAYLOAD), JSONBOID, -1, false, TYPALIGN_INT,
 					  &payloads, &nulls, &count);
 	for (int i = 0; i < count; i++)
-	{
 		if (nulls[i])
 			ereport(ERROR,
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 					 errmsg("payload must not be null"),
 					 errdetail("Element %d of payloads is null.", i + 1),
 					 errhint("An empty payload is '{}' or 'null'::jsonb.")));
-		QueueCheckJsonbSize(payloads[i], "payload", i + 1);
-	}
+	ids = palloc(Max(count, 1) * sizeof(int64));
+	QueueEnqueueMany(&settings, &request, payloads, count, ids);
+
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
-	if (count == 0)
-		return (Datum) 0;
-
-	open_jobs(&new);
-	context = AllocSetContextCreate(CurrentMemoryContext, "queue enqueue", ALLOCSET_DEFAULT_SIZES);
-	for (int done = 0; done < count;)
+	for (int i = 0; i < count; i++)
 	{
-		int			n = Min(count - done, (int) lengthof(chunk));
+		Datum		value = Int64GetDatum(ids[i]);
+		bool		null = false;
 
-		CHECK_FOR_INTERRUPTS();
-		old = MemoryContextSwitchTo(context);
-		for (int i = 0; i < n; i++)
-			chunk[i] = form_job(&new, payloads[done + i]);
-		note_jobs(&new, JOB_HEAD(chunk[0]), n);
-		QueueStoreInsert(&new.store, chunk, n);
-		MemoryContextSwitchTo(old);
-		for (int i = 0; i < n; i++)
-		{
-			Datum		value = Int64GetDatum(JOB_HEAD(chunk[i])->job_id);
-			bool		null = false;
-
-			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, &value, &null);
-		}
-		MemoryContextReset(context);
-		done += n;
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, &value, &null);
 	}
-	MemoryContextDelete(context);
-	QueueStoreClose(&new.store);
 	return (Datum) 0;
 }

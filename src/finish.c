@@ -9,6 +9,10 @@
  * so that nobody has to count a hundred million rows after a crash, and nobody
  * waits for anybody to update a sum.
  *
+ * What the end of a job means for others (its key, its group, its batch, its
+ * children) is done after all jobs of the call have ended, when no scan of
+ * theirs is open; it may end more jobs, so that it goes in rounds.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -21,8 +25,12 @@
 #include "utils/memutils.h"
 
 #include "compat.h"
+#include "deadletter.h"
 #include "finish.h"
+#include "flow.h"
+#include "group.h"
 #include "ring.h"
+#include "unique.h"
 
 #define FLUSH_ROWS	1000		/* QueueInsertSlots() takes no more */
 #define FLUSH_BYTES	(4 * 1024 * 1024)
@@ -45,6 +53,18 @@ typedef struct LeafCount
 	int64		change[3];		/* completed, failed, cancelled */
 } LeafCount;
 
+/* a job that has ended, and whose end others must learn */
+typedef struct Ended
+{
+	HeapTuple	row;			/* its last version; NULL: only its id counts */
+	int64		job_id;
+	int32		queue_id;
+	JobState	before;
+	JobState	state;
+	bool		has_dependents;
+	bool		dead_letter;	/* to be moved, instead of being archived */
+} Ended;
+
 struct QueueFinish
 {
 	MemoryContext context;		/* everything here */
@@ -54,6 +74,9 @@ struct QueueFinish
 	LeafCount  *counts;
 	int			num_counts;
 	int			max_counts;
+	Ended	   *ended;
+	int			num_ended;
+	int			max_ended;
 };
 
 QueueFinish *
@@ -145,10 +168,44 @@ count_leaf(QueueFinish *finish, int leaf, int32 queue_id, JobState state, int64 
 	count->change[QueueJobCount(state) - COUNT_COMPLETED] += change;
 }
 
-void
-QueueFinishJob(QueueFinish *finish, HeapTuple row, TupleDesc desc,
-			   const QueueSettings *settings, QueueSlot *slot, JobState state,
-			   const Datum *error, const Datum *result, TimestampTz now)
+/* remember an end that concerns others */
+static Ended *
+remember_end(QueueFinish *finish, HeapTuple row, QueueSlot *slot, JobState state, bool need_row)
+{
+	JobHead    *job = JOB_HEAD(row);
+	Ended	   *ended;
+	bool		has_dependents = QueueFlowHasDependents(slot);
+	MemoryContext old;
+
+	need_row |= job_has(row, JOB_GROUP_KEY) || job_has(row, JOB_UNIQUE_KEY) ||
+		job_has(row, JOB_BATCH_ID);
+	if (!need_row && !has_dependents && job->state != JOB_BLOCKED)
+		return NULL;
+	old = MemoryContextSwitchTo(finish->context);
+	if (finish->num_ended >= finish->max_ended)
+	{
+		finish->max_ended = Max(16, finish->max_ended * 2);
+		finish->ended = finish->ended == NULL ?
+			palloc(finish->max_ended * sizeof(Ended)) :
+			repalloc(finish->ended, finish->max_ended * sizeof(Ended));
+	}
+	ended = &finish->ended[finish->num_ended++];
+	ended->row = need_row ? heap_copytuple(row) : NULL;
+	ended->job_id = job->job_id;
+	ended->queue_id = job->queue_id;
+	ended->before = (JobState) job->state;
+	ended->state = state;
+	ended->has_dependents = has_dependents;
+	ended->dead_letter = false;
+	MemoryContextSwitchTo(old);
+	return ended;
+}
+
+/* put the row of a job that has ended into the archive, if it is kept */
+static void
+archive_job(QueueFinish *finish, HeapTuple row, TupleDesc desc, const QueueSettings *settings,
+			QueueSlot *slot, JobState state, const Datum *error, const Datum *result,
+			TimestampTz now)
 {
 	JobHead    *job = JOB_HEAD(row);
 	JobOptions	options;
@@ -161,10 +218,6 @@ QueueFinishJob(QueueFinish *finish, HeapTuple row, TupleDesc desc,
 	TimestampTz expires_at;
 	int			number;
 
-	Assert(state == JOB_COMPLETED || state == JOB_FAILED || state == JOB_CANCELLED);
-	Assert(settings->queue_id == job->queue_id);
-
-	QueueXactCount(slot, QueueJobCount(QueueJobState(job)), -1);
 	QueueJobOptions(row, desc, settings, &options);
 	keep = state == JOB_COMPLETED ? options.keep_completed : options.keep_failed;
 	if (keep == 0)
@@ -181,7 +234,7 @@ QueueFinishJob(QueueFinish *finish, HeapTuple row, TupleDesc desc,
 	new[ARCHIVE_FINISHED_AT - 1] = TimestampTzGetDatum(now);
 	new[ARCHIVE_EXPIRES_AT - 1] = TimestampTzGetDatum(expires_at);
 	COPY(ARCHIVE_ENQUEUED_AT, JOB_ENQUEUED_AT);
-	COPY(ARCHIVE_RUN_AT, JOB_RUN_AT);
+	COPY(ARCHIVE_RUN_AT, job->run_at == DT_NOEND ? JOB_ORDER_AT : JOB_RUN_AT);
 	COPY(ARCHIVE_TAKEN_AT, JOB_TAKEN_AT);
 	COPY(ARCHIVE_QUEUE_ID, JOB_QUEUE_ID);
 	COPY(ARCHIVE_ATTEMPT, JOB_ATTEMPT);
@@ -191,9 +244,12 @@ QueueFinishJob(QueueFinish *finish, HeapTuple row, TupleDesc desc,
 	new[ARCHIVE_STATE - 1] = CharGetDatum(state);
 	COPY(ARCHIVE_WORKER, JOB_WORKER);
 	COPY(ARCHIVE_BATCH_ID, JOB_BATCH_ID);
+	COPY(ARCHIVE_GROUP_KEY, JOB_GROUP_KEY);
+	COPY(ARCHIVE_UNIQUE_KEY, JOB_UNIQUE_KEY);
 	COPY(ARCHIVE_SOURCE, JOB_SOURCE);
 	COPY(ARCHIVE_HEADERS, JOB_HEADERS);
 	COPY(ARCHIVE_OPTIONS, JOB_OPTIONS);
+	COPY(ARCHIVE_ORIGIN, JOB_ORIGIN);
 	COPY(ARCHIVE_ERROR, JOB_LAST_ERROR);
 	if (error)
 	{
@@ -208,6 +264,36 @@ QueueFinishJob(QueueFinish *finish, HeapTuple row, TupleDesc desc,
 	add_row(finish, leaf, new, new_null);
 	count_leaf(finish, number, job->queue_id, state, 1);
 	QueueXactCount(slot, QueueJobCount(state), 1);
+}
+
+void
+QueueFinishJob(QueueFinish *finish, HeapTuple row, TupleDesc desc,
+			   const QueueSettings *settings, QueueSlot *slot, JobState state,
+			   const Datum *error, const Datum *result, TimestampTz now)
+{
+	bool		dead_letter = state == JOB_FAILED && settings->dead_letter_queue[0] != '\0' &&
+		!job_has(row, JOB_ORIGIN);
+	Ended	   *ended;
+
+	Assert(state == JOB_COMPLETED || state == JOB_FAILED || state == JOB_CANCELLED);
+	Assert(settings->queue_id == JOB_HEAD(row)->queue_id);
+
+	QueueXactCount(slot, QueueJobCount(QueueJobState(JOB_HEAD(row))), -1);
+	if (dead_letter && error)
+		row = QueueJobWithError(row, desc, *error);
+	ended = remember_end(finish, row, slot, state, dead_letter);
+	if (dead_letter)
+		ended->dead_letter = true;
+	else
+		archive_job(finish, row, desc, settings, slot, state, error, result, now);
+}
+
+void
+QueueFinishRemove(QueueFinish *finish, HeapTuple row, TupleDesc desc,
+				  const QueueSettings *settings, QueueSlot *slot)
+{
+	QueueXactCount(slot, QueueJobCount(QueueJobState(JOB_HEAD(row))), -1);
+	(void) remember_end(finish, row, slot, JOB_CANCELLED, false);
 }
 
 void
@@ -259,8 +345,105 @@ close_leaf(QueueFinish *finish, LeafRows *leaf)
 }
 
 void
+QueueFinishMove(QueueFinish *finish, HeapTuple row, QueueSlot *slot)
+{
+	Ended	   *ended;
+
+	QueueXactCount(slot, QueueJobCount(QueueJobState(JOB_HEAD(row))), -1);
+	ended = remember_end(finish, row, slot, JOB_WAITING, false);
+	if (ended)
+		ended->has_dependents = false;
+}
+
+/* move a job that has failed to the dead-letter queue, or say why not */
+static void
+bury(QueueFinish *finish, QueueEntry *entry, const Ended *ended)
+{
+	TupleDesc	desc = QueueEntryDesc(entry);
+	char	   *reason = QueueDeadLetterMove(&entry->settings, ended->row, desc);
+	Datum		error;
+	bool		null;
+
+	if (reason == NULL)
+		return;
+	error = heap_getattr(ended->row, JOB_LAST_ERROR, desc, &null);
+	QueueFinishLog(finish, ended->row, desc, &entry->settings, "failed", reason,
+				   null ? NULL : &error, entry->now);
+	reason = null ? reason : psprintf("%s (%s)", TextDatumGetCString(error), reason);
+	error = CStringGetTextDatum(reason);
+	archive_job(finish, ended->row, desc, &entry->settings, entry->slot, JOB_FAILED, &error,
+				NULL, entry->now);
+}
+
+/* its key is free, its group goes on */
+static void
+leave(const Ended *ended, QueueEntry *entry)
+{
+	Datum		tail[JOB_TAIL];
+	bool		nulls[JOB_TAIL];
+
+	QueueJobTail(ended->row, tail, nulls);
+#define TAIL(att)	((att) - JOB_STATE - 1)
+	if (!nulls[TAIL(JOB_UNIQUE_KEY)])
+		QueueUniqueFree(ended->queue_id, tail[TAIL(JOB_UNIQUE_KEY)], ended->job_id);
+	/* one that was blocked was not the head */
+	if (!nulls[TAIL(JOB_GROUP_KEY)] && ended->before != JOB_GROUPED &&
+		ended->before != JOB_BLOCKED)
+		QueueGroupLeave(entry, tail[TAIL(JOB_GROUP_KEY)], ended->job_id);
+#undef TAIL
+}
+
+/* a round: what the ends of jobs mean for others; it may end more of them */
+static void
+spread_ends(QueueFinish *finish)
+{
+	Ended	   *ended = finish->ended;
+	int			count = finish->num_ended;
+	FlowEnd    *ends = palloc(count * sizeof(FlowEnd));
+	int			num_ends = 0;
+	QueueEntry	entry;
+	bool		entered = false;
+
+	finish->ended = NULL;
+	finish->num_ended = finish->max_ended = 0;
+	for (int i = 0; i < count; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (ended[i].before == JOB_BLOCKED)
+			QueueFlowForget(ended[i].job_id);
+		if (ended[i].has_dependents)
+			ends[num_ends++] = (FlowEnd) {ended[i].job_id, ended[i].state};
+		if (ended[i].row == NULL)
+			continue;
+		if (!entered || entry.settings.queue_id != ended[i].queue_id)
+		{
+			QueueSettings settings;
+
+			if (entered)
+				QueueEntryEnd(&entry);
+			entered = QueueSettingsById(ended[i].queue_id, &settings);
+			if (!entered)
+				continue;
+			QueueEntryBegin(&entry, &settings);
+		}
+		leave(&ended[i], &entry);
+		if (ended[i].dead_letter)
+			bury(finish, &entry, &ended[i]);
+		heap_freetuple(ended[i].row);
+	}
+	if (entered)
+		QueueEntryEnd(&entry);
+	if (num_ends > 0)
+		QueueFlowEnd(finish, ends, num_ends);
+	pfree(ends);
+	pfree(ended);
+}
+
+void
 QueueFinishEnd(QueueFinish *finish)
 {
+	while (finish->num_ended > 0)
+		spread_ends(finish);
 	for (int i = 0; i < ARCHIVE_LEAVES; i++)
 		close_leaf(finish, &finish->archive[i]);
 	for (int i = 0; i < LOG_LEAVES; i++)

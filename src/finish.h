@@ -28,6 +28,13 @@ extern void QueueFinishJob(QueueFinish *finish, HeapTuple row, TupleDesc desc,
 						   JobState state, const Datum *error, const Datum *result,
 						   TimestampTz now);
 
+/* the job is removed, and nothing is kept of it */
+extern void QueueFinishRemove(QueueFinish *finish, HeapTuple row, TupleDesc desc,
+							  const QueueSettings *settings, QueueSlot *slot);
+
+/* the job leaves its queue for another: its key is free, its group goes on */
+extern void QueueFinishMove(QueueFinish *finish, HeapTuple row, QueueSlot *slot);
+
 /* an attempt is over, for queue.job_log if the queue's log level has it */
 extern void QueueFinishLog(QueueFinish *finish, HeapTuple row, TupleDesc desc,
 						   const QueueSettings *settings, const char *event,
@@ -37,7 +44,11 @@ extern void QueueFinishLog(QueueFinish *finish, HeapTuple row, TupleDesc desc,
 extern void QueueFinishUncount(QueueFinish *finish, int leaf, int32 queue_id, QueueSlot *slot,
 							   JobState state, int64 jobs);
 
-/* write what is collected, and close */
+/*
+ * What follows from the ends (keys are free, groups and children go on, dead
+ * letters move), then write what is collected, and close.  No look and no
+ * scan of the caller may be open.
+ */
 extern void QueueFinishEnd(QueueFinish *finish);
 
 /* columns of queue.job_archive */
@@ -46,8 +57,9 @@ enum
 	ARCHIVE_JOB_ID = 1, ARCHIVE_FINISHED_AT, ARCHIVE_EXPIRES_AT, ARCHIVE_ENQUEUED_AT,
 	ARCHIVE_RUN_AT, ARCHIVE_TAKEN_AT, ARCHIVE_QUEUE_ID, ARCHIVE_ATTEMPT,
 	ARCHIVE_PRIORITY, ARCHIVE_MAX_ATTEMPTS, ARCHIVE_LEAF, ARCHIVE_STATE,
-	ARCHIVE_WORKER, ARCHIVE_BATCH_ID, ARCHIVE_SOURCE, ARCHIVE_HEADERS,
-	ARCHIVE_OPTIONS, ARCHIVE_ERROR, ARCHIVE_RESULT, ARCHIVE_PAYLOAD
+	ARCHIVE_WORKER, ARCHIVE_BATCH_ID, ARCHIVE_GROUP_KEY, ARCHIVE_UNIQUE_KEY,
+	ARCHIVE_SOURCE, ARCHIVE_HEADERS, ARCHIVE_OPTIONS, ARCHIVE_ORIGIN, ARCHIVE_ERROR,
+	ARCHIVE_RESULT, ARCHIVE_PAYLOAD
 };
 #define ARCHIVE_NATTS	ARCHIVE_PAYLOAD
 

@@ -94,6 +94,8 @@ static const struct
 	{JOB_COMPLETED, COUNT_COMPLETED, "completed"},
 	{JOB_FAILED, COUNT_FAILED, "failed"},
 	{JOB_CANCELLED, COUNT_CANCELLED, "cancelled"},
+	/* the first of a name is the one that is meant by it */
+	{JOB_GROUPED, COUNT_BLOCKED, "blocked"},
 };
 
 JobCount
@@ -160,6 +162,39 @@ QueueJobSetOrder(JobHead *job, const QueueSettings *settings)
 	}
 }
 
+/* it is put into a queue: where to, its due time says */
+void
+QueueJobEnter(JobHead *job, const QueueSettings *settings, TimestampTz now)
+{
+	Assert(!TIMESTAMP_NOT_FINITE(job->run_at));
+
+	job->queue_id = settings->queue_id;
+	job->state = job->run_at > now ? JOB_DELAYED : JOB_WAITING;
+	QueueJobSetOrder(job, settings);
+}
+
+/* it must wait for something else than a time; remember when it would be due */
+void
+QueueJobBlock(JobHead *job, JobState state)
+{
+	Assert(state == JOB_BLOCKED || state == JOB_GROUPED);
+	Assert(!TIMESTAMP_NOT_FINITE(job->run_at));
+
+	job->state = state;
+	job->order_class = 0;
+	job->order_at = job->run_at;
+	job->run_at = DT_NOEND;
+}
+
+/* nothing blocks it any more; it is to enter its queue again */
+void
+QueueJobUnblock(JobHead *job)
+{
+	Assert(job->state == JOB_BLOCKED || job->state == JOB_GROUPED);
+
+	job->run_at = job->order_at;
+}
+
 /* a taker gets it, or takes it over from one whose lease has run out */
 void
 QueueJobTake(JobHead *job, TimestampTz now, TimestampTz expires_at)
@@ -190,7 +225,7 @@ QueueJobReturn(JobHead *job, const QueueSettings *settings, TimestampTz run_at,
 void
 QueueJobDue(JobHead *job, const QueueSettings *settings)
 {
-	Assert(job->state == JOB_DELAYED || job->state == JOB_BLOCKED);
+	Assert(job->state == JOB_DELAYED);
 
 	job->state = JOB_WAITING;
 	QueueJobSetOrder(job, settings);
@@ -201,13 +236,11 @@ QueueJobTail(HeapTuple tuple, Datum *values, bool *nulls)
 {
 	HeapTupleHeader header = tuple->t_data;
 	char	   *base = (char *) header + header->t_hoff;
-	int			natts = HeapTupleHeaderGetNatts(header);
 	uint32		offset = offsetof(JobHead, state) + 1;
 
 	for (int i = 0; i < JOB_TAIL; i++)
 	{
-		nulls[i] = JOB_STATE + i >= natts ||
-			(HeapTupleHasNulls(tuple) && att_isnull(JOB_STATE + i, header->t_bits));
+		nulls[i] = !job_has(tuple, JOB_STATE + 1 + i);
 		values[i] = (Datum) 0;
 		if (nulls[i])
 			continue;
@@ -215,6 +248,19 @@ QueueJobTail(HeapTuple tuple, Datum *values, bool *nulls)
 		values[i] = PointerGetDatum(base + offset);
 		offset = att_addlength_pointer(offset, -1, base + offset);
 	}
+}
+
+HeapTuple
+QueueJobWithError(HeapTuple tuple, TupleDesc desc, Datum error)
+{
+	Datum		values[JOB_NATTS];
+	bool		nulls[JOB_NATTS];
+	bool		replace[JOB_NATTS] = {0};
+
+	values[JOB_LAST_ERROR - 1] = error;
+	nulls[JOB_LAST_ERROR - 1] = error == (Datum) 0;
+	replace[JOB_LAST_ERROR - 1] = true;
+	return heap_modify_tuple(tuple, desc, values, nulls, replace);
 }
 
 /* ---------------------------------------------------------------------
@@ -229,7 +275,7 @@ bad_option(const char *key, const char *detail)
 			 errmsg("invalid option \"%s\"", key),
 			 errdetail("%s", detail),
 			 errhint("Options are backoff, backoff_base, backoff_max, backoff_jitter, "
-					 "visibility_timeout, keep_completed and keep_failed.")));
+					 "visibility_timeout, keep_completed, keep_failed and unique_for.")));
 }
 
 static void
@@ -320,6 +366,8 @@ apply_options(Jsonb *jsonb, JobOptions *options)
 			options->keep_completed = option_usecs(key, &value, true);
 		else if (strcmp(key, "keep_failed") == 0)
 			options->keep_failed = option_usecs(key, &value, true);
+		else if (strcmp(key, "unique_for") == 0)
+			options->unique_for = option_usecs(key, &value, false);
 		else if (strcmp(key, "visibility_timeout") == 0)
 		{
 			options->visibility_timeout = option_usecs(key, &value, false);
@@ -332,11 +380,11 @@ apply_options(Jsonb *jsonb, JobOptions *options)
 	}
 }
 
-void
+int64
 QueueJobCheckOptions(Datum options)
 {
 	Jsonb	   *jsonb = DatumGetJsonbP(options);
-	JobOptions	ignored;
+	JobOptions	given = {0};
 
 	if (!JB_ROOT_IS_OBJECT(jsonb))
 		ereport(ERROR,
@@ -344,7 +392,8 @@ QueueJobCheckOptions(Datum options)
 				 errmsg("options must be a JSON object"),
 				 errdetail("It is an array, or a single value."),
 				 errhint("For example: {\"backoff\": \"fixed\", \"backoff_base\": \"30 s\"}.")));
-	apply_options(jsonb, &ignored);
+	apply_options(jsonb, &given);
+	return given.unique_for;
 }
 
 void
@@ -362,7 +411,7 @@ QueueJobOptions(HeapTuple tuple, TupleDesc desc, const QueueSettings *settings,
 	options->keep_completed = settings->keep_completed;
 	options->keep_failed = settings->keep_failed;
 
-	if (!HeapTupleHasNulls(tuple) || !att_isnull(JOB_OPTIONS - 1, tuple->t_data->t_bits))
+	if (job_has(tuple, JOB_OPTIONS))
 	{
 		value = heap_getattr(tuple, JOB_OPTIONS, desc, &null);
 		if (!null)

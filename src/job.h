@@ -24,8 +24,8 @@ enum
 	JOB_JOB_ID = 1, JOB_ORDER_AT, JOB_RUN_AT, JOB_ENQUEUED_AT, JOB_TAKEN_AT,
 	JOB_LEASE_EXPIRES_AT, JOB_LEASE_OWNER, JOB_QUEUE_ID, JOB_ATTEMPT,
 	JOB_ORDER_CLASS, JOB_PRIORITY, JOB_MAX_ATTEMPTS, JOB_STATE,
-	JOB_WORKER, JOB_BATCH_ID, JOB_SOURCE, JOB_HEADERS, JOB_OPTIONS,
-	JOB_LAST_ERROR, JOB_PAYLOAD
+	JOB_WORKER, JOB_BATCH_ID, JOB_GROUP_KEY, JOB_UNIQUE_KEY, JOB_SOURCE, JOB_HEADERS,
+	JOB_OPTIONS, JOB_ORIGIN, JOB_LAST_ERROR, JOB_PAYLOAD
 };
 #define JOB_NATTS	JOB_PAYLOAD
 
@@ -51,6 +51,8 @@ typedef struct JobHead
 
 /* the other columns, all of variable length; values point into the tuple */
 #define JOB_TAIL	(JOB_NATTS - JOB_STATE)
+/* a copy with another last_error; 0: none */
+extern HeapTuple QueueJobWithError(HeapTuple tuple, TupleDesc desc, Datum error);
 extern void QueueJobTail(HeapTuple tuple, Datum *values, bool *nulls);
 
 static inline HintKey
@@ -63,6 +65,23 @@ static inline HintKey
 job_due_key(const JobHead *job)
 {
 	return (HintKey) {job->run_at, job->job_id};
+}
+
+/* has the row a value in this column? */
+static inline bool
+job_has(HeapTuple tuple, int att)
+{
+	return att <= HeapTupleHeaderGetNatts(tuple->t_data) &&
+		!(HeapTupleHasNulls(tuple) && att_isnull(att - 1, tuple->t_data->t_bits));
+}
+
+/* nothing but its head, labels and a payload? */
+static inline bool
+job_is_plain(HeapTuple tuple)
+{
+	return !job_has(tuple, JOB_BATCH_ID) && !job_has(tuple, JOB_GROUP_KEY) &&
+		!job_has(tuple, JOB_UNIQUE_KEY) && !job_has(tuple, JOB_OPTIONS) &&
+		!job_has(tuple, JOB_ORIGIN);
 }
 
 /* who the leases that this installation gives out belong to */
@@ -94,6 +113,9 @@ extern void QueueJobSetOrder(JobHead *job, const QueueSettings *settings);
  * Transitions: the only assignments of a state.  Each asserts that it is
  * allowed from the old one.
  */
+extern void QueueJobEnter(JobHead *job, const QueueSettings *settings, TimestampTz now);
+extern void QueueJobBlock(JobHead *job, JobState state);
+extern void QueueJobUnblock(JobHead *job);
 extern void QueueJobTake(JobHead *job, TimestampTz now, TimestampTz expires_at);
 extern void QueueJobReturn(JobHead *job, const QueueSettings *settings,
 						   TimestampTz run_at, TimestampTz now);
@@ -109,13 +131,14 @@ typedef struct JobOptions
 	int64		visibility_timeout;
 	int64		keep_completed;
 	int64		keep_failed;
+	int64		unique_for;		/* counts at the enqueue only */
 } JobOptions;
 
 extern void QueueJobOptions(HeapTuple tuple, TupleDesc desc,
 							const QueueSettings *settings, JobOptions *options);
 
-/* check options given at enqueue; an error names what is wrong */
-extern void QueueJobCheckOptions(Datum options);
+/* check options given at enqueue; an error names what is wrong; unique_for */
+extern int64 QueueJobCheckOptions(Datum options);
 
 /* how long to wait before the attempt after this one */
 extern int64 QueueBackoff(const JobOptions *options, int attempt);

@@ -44,6 +44,9 @@
 
 #include "compat.h"
 #include "dequeue.h"
+#include "entry.h"
+#include "flow.h"
+#include "group.h"
 #include "internal.h"
 #include "launcher.h"
 #include "ring.h"
@@ -62,6 +65,8 @@ PGDLLEXPORT void queue_vacuum_main(Datum main_arg);
 #define RING_EVERY_MS		10000
 #define TIDY_EVERY_MS		60000
 #define SAFETY_EVERY_MS		60000
+#define CHECK_EVERY_MS		60000
+#define RECHECK_MS			10
 #define SAFETY_SHARE		100		/* a safety look may take 1/100 of the time */
 
 /* what the worker remembers of the hint slot of the same index */
@@ -77,6 +82,7 @@ typedef enum Step
 {
 	STEP_COUNT,
 	STEP_MOVE,
+	STEP_CHECK,
 	STEP_SWEEP,
 	STEP_RING,
 	STEP_TIDY
@@ -85,6 +91,7 @@ typedef enum Step
 static const char *const step_names[] = {
 	[STEP_COUNT] = "counters counted anew",
 	[STEP_MOVE] = "due jobs moved",
+	[STEP_CHECK] = "blocked jobs let go",
 	[STEP_SWEEP] = "ended leases found",
 	[STEP_RING] = "expired leaves truncated",
 	[STEP_TIDY] = "internal rows removed",
@@ -195,6 +202,72 @@ sweep_class(const QueueSettings *settings, QueueSlot *slot, HintSlot *hint, bool
 	return found;
 }
 
+/*
+ * Look at one blocked job: may it go?  False: somebody has not committed what
+ * it depends on, so look again.
+ */
+static bool
+check_job(int64 job_id, int64 *let_go)
+{
+	QueueStore	parked;
+	Snapshot	snapshot;
+	ItemPointerData tid;
+	HeapTuple	row;
+	QueueSettings settings;
+	QueueEntry	entry;
+	JobState	state;
+	bool		known = true;
+
+	CommandCounterIncrement();
+	QueueStoreOpen(&parked, true);
+	snapshot = QueueFreshSnapshot();
+	row = QueueStoreFind(&parked, snapshot, job_id, &tid);
+	QueueReleaseSnapshot(snapshot);
+	QueueStoreClose(&parked);
+	state = row ? (JobState) JOB_HEAD(row)->state : JOB_DELAYED;
+	if ((state != JOB_BLOCKED && state != JOB_GROUPED) ||
+		!QueueSettingsById(JOB_HEAD(row)->queue_id, &settings))
+		return true;
+	QueueEntryBegin(&entry, &settings);
+	*let_go -= QueueXactPending(entry.slot, COUNT_BLOCKED);
+	if (state == JOB_GROUPED)
+		known = QueueGroupCheck(&entry, row);
+	else
+		known = QueueFlowCheck(&entry, row, &tid);
+	*let_go += QueueXactPending(entry.slot, COUNT_BLOCKED);
+	QueueEntryEnd(&entry);
+	return known;
+}
+
+/*
+ * All blocked jobs that nothing seems to block: one of each group without a
+ * head, and those without parents.
+ */
+static int64 *
+find_unblocked(uint64 *count)
+{
+	MemoryContext context = CurrentMemoryContext;
+	int64	   *ids;
+
+	QueueSpiConnect();
+	*count = QueueSpiExecute(
+		"(SELECT DISTINCT ON (p.queue_id, p.group_key) p.job_id FROM queue.job_parked AS p"
+		" WHERE p.state = 'g' AND NOT EXISTS (SELECT FROM queue.group_head AS h"
+		" WHERE h.queue_id = p.queue_id AND h.group_key = p.group_key AND h.job_id <> 0))"
+		" UNION ALL SELECT p.job_id FROM queue.job_parked AS p"
+		" WHERE p.state = 'b' AND NOT EXISTS (SELECT FROM queue.dependency AS d"
+		" WHERE d.child_id = p.job_id)", 0, NULL, NULL, NULL);
+	ids = MemoryContextAllocHuge(context, (*count + 1) * sizeof(int64));
+	for (uint64 i = 0; i < *count; i++)
+	{
+		bool		null;
+
+		ids[i] = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &null));
+	}
+	QueueSpiFinish();
+	return ids;
+}
+
 /* give leaves to retentions that are in use */
 static void
 ensure_leaves(List *queues)
@@ -250,6 +323,14 @@ tidy_rows(void)
 		"DELETE FROM queue._prepared AS p WHERE NOT EXISTS ("
 		"SELECT FROM pg_prepared_xacts AS x"
 		" WHERE x.transaction::text::bigint = (p.xid % 4294967296))", 0, NULL, NULL, NULL);
+	removed += (int64) QueueSpiExecute(
+		"DELETE FROM queue.unique_key WHERE settled AND taken_until <= clock_timestamp()",
+		0, NULL, NULL, NULL);
+	/* a group that may come back any time costs little */
+	removed += (int64) QueueSpiExecute(
+		"DELETE FROM queue.group_head AS h WHERE h.job_id = 0 AND h.at < clock_timestamp() - interval '1 day'"
+		" AND NOT EXISTS (SELECT FROM queue.job_parked AS p WHERE p.queue_id = h.queue_id"
+		" AND p.group_key = h.group_key AND p.state = 'g')", 0, NULL, NULL, NULL);
 	removed += (int64) QueueSpiExecute(
 		"DELETE FROM queue.privilege AS p WHERE NOT EXISTS ("
 		"SELECT FROM pg_roles AS r WHERE r.oid = p.grantee)", 0, NULL, NULL, NULL);
@@ -331,7 +412,10 @@ queue_maintain(PG_FUNCTION_ARGS)
 	ListCell   *lc;
 	int64		moved = 0,
 				found = 0,
+				let_go = 0,
 				truncated = 0;
+	int64	   *blocked;
+	uint64		num_blocked;
 	TimestampTz next_due;
 
 	QueueRequireWritable("queue.maintain()");
@@ -362,6 +446,9 @@ queue_maintain(PG_FUNCTION_ARGS)
 		found += sweep_queue(lfirst(lc));
 		CommandCounterIncrement();
 	}
+	blocked = find_unblocked(&num_blocked);
+	for (uint64 i = 0; i < num_blocked; i++)
+		(void) check_job(blocked[i], &let_go);
 	ensure_leaves(queues);
 	while (QueueRingTruncate(RING_ARCHIVE) || QueueRingTruncate(RING_LOG))
 	{
@@ -369,6 +456,7 @@ queue_maintain(PG_FUNCTION_ARGS)
 		CommandCounterIncrement();
 	}
 	put_step(rsinfo, STEP_MOVE, moved);
+	put_step(rsinfo, STEP_CHECK, -let_go);
 	put_step(rsinfo, STEP_SWEEP, found);
 	put_step(rsinfo, STEP_RING, truncated);
 	put_step(rsinfo, STEP_TIDY, fold_counts() + tidy_rows());
@@ -500,6 +588,60 @@ sweep_leases(Installation *installation, TimestampTz *wake_at)
 	}
 }
 
+/* has the time come for something that is done every so often? */
+static bool
+every(TimestampTz *last, int ms, TimestampTz now)
+{
+	if (*last != 0 && now >= *last && now - *last < (TimestampTz) ms * 1000)
+		return false;
+	*last = now;
+	return true;
+}
+
+/* jobs to look at again, as long as somebody has not committed */
+static int64 *rechecks;
+static int	num_rechecks;
+
+/* look at blocked jobs, each in a transaction of its own; *wake_at: look again */
+static void
+check_blocked(Installation *installation, TimestampTz *wake_at)
+{
+	static TimestampTz checked_at;
+	int64		ids[MAX_CHECKS];
+	int64	   *all = NULL;
+	uint64		num_all = 0;
+	bool		check_all;
+	int			count = QueueCheckTake(installation, ids, &check_all);
+	int64		let_go = 0;
+	int			kept = 0;
+	MemoryContext context = CurrentMemoryContext;
+
+	if (check_all || every(&checked_at, CHECK_EVERY_MS, GetCurrentTimestamp()))
+	{
+		QueueWorkerBegin("looking for blocked jobs that nothing blocks");
+		MemoryContextSwitchTo(context);
+		all = find_unblocked(&num_all);
+		QueueWorkerCommit();
+	}
+	num_all = Min(num_all, MaxAllocSize / sizeof(int64) / 2);
+	rechecks = rechecks ? repalloc(rechecks, (num_rechecks + count + num_all + 1) * sizeof(int64)) :
+		MemoryContextAlloc(TopMemoryContext, (count + num_all + 1) * sizeof(int64));
+	memcpy(rechecks + num_rechecks, ids, count * sizeof(int64));
+	if (num_all > 0)
+		memcpy(rechecks + num_rechecks + count, all, num_all * sizeof(int64));
+	num_rechecks += count + (int) num_all;
+	for (int i = 0; i < num_rechecks; i++)
+	{
+		QueueWorkerBegin("looking at a blocked job");
+		if (!check_job(rechecks[i], &let_go))
+			rechecks[kept++] = rechecks[i];
+		QueueWorkerCommit();
+	}
+	num_rechecks = kept;
+	if (kept > 0)
+		*wake_at = Min(*wake_at, GetCurrentTimestamp() + RECHECK_MS * 1000);
+}
+
 /* parked hints have no expiry to sweep for, but need the safety look as well */
 static void
 lower_parked(Installation *installation)
@@ -556,6 +698,9 @@ tidy(Installation *installation, Oid live_id)
 	QueueWorkerBegin("folding counts");
 	(void) fold_counts();
 	QueueWorkerCommit();
+	QueueWorkerBegin("looking for dependencies");
+	(void) QueueFlowTidy();
+	QueueWorkerCommit();
 	QueueWorkerBegin("removing what nobody needs");
 	(void) tidy_rows();
 	QueueSharedFreeInstallations(MyDatabaseId, live_id);
@@ -596,7 +741,7 @@ start_vacuum(Installation *installation, Oid live_id)
 		mark = XidFromFullTransactionId(ReadNextFullTransactionId());
 	rel = QueueOpenTable(live_id, AccessShareLock);
 	/* the indexes of many live rows take long to scan: wait for more */
-	if (dead < (uint64) Max(rel->rd_rel->reltuples, 0) / 4)
+	if (dead < (uint64) Max(rel->rd_rel->reltuples, 0) / 2)
 		horizon = InvalidTransactionId;
 	else
 		horizon = GetOldestNonRemovableTransactionId(rel);
@@ -617,16 +762,6 @@ start_vacuum(Installation *installation, Oid live_id)
 	}
 	else
 		handle = NULL;			/* autovacuum will have to do */
-}
-
-/* has the time come for something that is done every so often? */
-static bool
-every(TimestampTz *last, int ms, TimestampTz now)
-{
-	if (*last != 0 && now >= *last && now - *last < (TimestampTz) ms * 1000)
-		return false;
-	*last = now;
-	return true;
 }
 
 static Installation *
@@ -696,6 +831,7 @@ queue_maintenance_main(Datum main_arg)
 		load_queues();
 		QueueWorkerCommit();
 		move_due(installation, &wake_at);
+		check_blocked(installation, &wake_at);
 		sweep_leases(installation, &wake_at);
 		if (every(&rings_at, RING_EVERY_MS, now))
 			keep_rings();

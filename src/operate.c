@@ -114,6 +114,7 @@ typedef struct Sweep
 	const QueueSettings *settings;
 	QueueSlot  *slot;
 	Snapshot	snapshot;		/* of this pass */
+	QueueFinish *finish;		/* of jobs that are deleted */
 	bool		all;			/* wait for those who are changing a row, and
 								 * pass again until none has */
 	int64		limit;
@@ -137,10 +138,12 @@ sweep_row(Sweep *sweep, QueueStore *store, HeapTuple row, ItemPointer tid)
 		case ACTION_DELETE:
 			if (job_is_active(&before) && !sweep->all)
 				break;
+			copy = heap_copytuple(row);
 			result = QueueStoreDelete(store, tid, &before, sweep->slot, sweep->all, false);
 			if (result == TM_Ok)
 			{
-				QueueXactCount(sweep->slot, QueueJobCount(QueueJobState(&before)), -1);
+				QueueFinishRemove(sweep->finish, copy, RelationGetDescr(store->heap),
+								  sweep->settings, sweep->slot);
 				sweep->done++;
 			}
 			break;
@@ -202,6 +205,7 @@ sweep_queue(Sweep *sweep)
 	QueueStore	store;
 
 	sweep->slot = QueueXactSlot(sweep->settings->queue_id);
+	sweep->finish = QueueFinishBegin();
 	do
 	{
 		CommandCounterIncrement();
@@ -220,6 +224,7 @@ sweep_queue(Sweep *sweep)
 		}
 		UnregisterSnapshot(sweep->snapshot);
 	} while (sweep->all && sweep->missed > 0);
+	QueueFinishEnd(sweep->finish);
 	if (sweep->action != ACTION_COUNT)
 		QueueXactDead(sweep->done);
 	return sweep->done;

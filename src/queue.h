@@ -31,7 +31,8 @@ typedef enum JobState
 	JOB_WAITING = 'w',
 	JOB_ACTIVE = 'a',
 	JOB_DELAYED = 'd',
-	JOB_BLOCKED = 'b',
+	JOB_BLOCKED = 'b',			/* by parents that are not completed */
+	JOB_GROUPED = 'g',			/* by another job of its group; shown as blocked */
 	JOB_COMPLETED = 'c',
 	JOB_FAILED = 'f',
 	JOB_CANCELLED = 'x'

@@ -23,9 +23,11 @@
 #include "utils/memutils.h"
 
 #include "compat.h"
+#include "entry.h"
 #include "finish.h"
 #include "internal.h"
 #include "ring.h"
+#include "unique.h"
 
 QUEUE_FUNCTION(queue_requeue_failed);
 QUEUE_FUNCTION(queue_retry_job);
@@ -42,10 +44,15 @@ typedef struct Picker
 {
 	bool		requeue;
 	QueueFinish *finish;
-	QueueStore	live;			/* if requeue */
 	QueueSettings settings;		/* of the last row's queue */
 	QueueSlot  *slot;
+	QueueEntry	entry;			/* if requeue, of the same queue */
+	bool		entered;
 	bool		known;			/* the queue exists */
+	int64		in_the_way;		/* a job that has the unique key of the last
+								 * one that was left */
+	int64		left;			/* how many were, for such a reason */
+	MemoryContext call;
 	Relation	leaf;			/* the last row's, or NULL */
 	TimestampTz now;
 	int64		done;
@@ -57,7 +64,6 @@ form_requeued(Picker *picker, Datum *old, bool *old_null)
 {
 	Datum		new[JOB_NATTS];
 	bool		new_null[JOB_NATTS] = {0};
-	HeapTuple	row;
 
 #define COPY(to, from) \
 	(new[(to) - 1] = old[(from) - 1], new_null[(to) - 1] = old_null[(from) - 1])
@@ -76,15 +82,16 @@ form_requeued(Picker *picker, Datum *old, bool *old_null)
 	new[JOB_STATE - 1] = CharGetDatum(JOB_WAITING);
 	COPY(JOB_WORKER, ARCHIVE_WORKER);
 	COPY(JOB_BATCH_ID, ARCHIVE_BATCH_ID);
+	COPY(JOB_GROUP_KEY, ARCHIVE_GROUP_KEY);
+	COPY(JOB_UNIQUE_KEY, ARCHIVE_UNIQUE_KEY);
 	COPY(JOB_SOURCE, ARCHIVE_SOURCE);
 	COPY(JOB_HEADERS, ARCHIVE_HEADERS);
 	COPY(JOB_OPTIONS, ARCHIVE_OPTIONS);
+	COPY(JOB_ORIGIN, ARCHIVE_ORIGIN);
 	COPY(JOB_LAST_ERROR, ARCHIVE_ERROR);
 	COPY(JOB_PAYLOAD, ARCHIVE_PAYLOAD);
 #undef COPY
-	row = heap_form_tuple(RelationGetDescr(picker->live.heap), new, new_null);
-	QueueJobSetOrder(JOB_HEAD(row), &picker->settings);
-	return row;
+	return heap_form_tuple(QueueEntryDesc(&picker->entry), new, new_null);
 }
 
 /* settings and slot of a row's queue, kept from being dropped if we add to it */
@@ -98,6 +105,33 @@ enter_queue(Picker *picker, int32 queue_id)
 		QueueSettingsById(queue_id, &picker->settings);
 	picker->settings.queue_id = queue_id;
 	picker->slot = QueueXactSlot(queue_id);
+	if (picker->entered)
+		QueueEntryEnd(&picker->entry);
+	picker->entered = picker->requeue && picker->known;
+	if (picker->entered)
+	{
+		MemoryContext old = MemoryContextSwitchTo(picker->call);
+
+		QueueEntryBegin(&picker->entry, &picker->settings);
+		MemoryContextSwitchTo(old);
+	}
+}
+
+/* its unique key may be another job's by now: then it stays */
+static bool
+take_key(Picker *picker, Datum *row, bool *null)
+{
+	int64		holder;
+
+	if (null[ARCHIVE_UNIQUE_KEY - 1])
+		return true;
+	holder = QueueUniqueTake(picker->settings.queue_id, row[ARCHIVE_UNIQUE_KEY - 1],
+							 DatumGetInt64(row[ARCHIVE_JOB_ID - 1]), 0);
+	if (holder == 0)
+		return true;
+	picker->in_the_way = holder;
+	picker->left++;
+	return false;
 }
 
 static void
@@ -114,6 +148,8 @@ take_out(Picker *picker, HeapTuple picked, TupleDesc desc)
 	enter_queue(picker, DatumGetInt32(row[ARCHIVE_QUEUE_ID - 1]));
 	if (picker->requeue && !picker->known)
 		return;					/* of a queue that was dropped since */
+	if (picker->requeue && !take_key(picker, row, all_null + 2))
+		return;
 
 	if (picker->leaf && RelationGetRelid(picker->leaf) != relid)
 	{
@@ -130,13 +166,8 @@ take_out(Picker *picker, HeapTuple picked, TupleDesc desc)
 					   DatumGetInt32(row[ARCHIVE_QUEUE_ID - 1]), picker->slot, state, 1);
 	if (picker->requeue)
 	{
-		HeapTuple	job = form_requeued(picker, row, all_null + 2);
-
-		QueueXactNoteCommit(QueueStoreHint(&picker->live, JOB_HEAD(job), picker->slot, true),
-							job_order_key(JOB_HEAD(job)));
-		QueueStoreInsert(&picker->live, &job, 1);
-		QueueXactCount(picker->slot, COUNT_WAITING, 1);
-		heap_freetuple(job);
+		CommandCounterIncrement();
+		QueueEntryPut(&picker->entry, form_requeued(picker, row, all_null + 2), false);
 	}
 	picker->done++;
 }
@@ -155,8 +186,7 @@ pick(bool requeue, const char *where, int nargs, Oid *types, Datum *values, cons
 	picker.now = GetCurrentTimestamp();
 	context = AllocSetContextCreate(CurrentMemoryContext, "queue requeue", ALLOCSET_DEFAULT_SIZES);
 	picker.finish = QueueFinishBegin();
-	if (requeue)
-		QueueStoreOpen(&picker.live, false);
+	picker.call = CurrentMemoryContext;
 
 	QueueSpiConnect();
 	plan = SPI_prepare(sql, nargs, types);
@@ -184,10 +214,16 @@ pick(bool requeue, const char *where, int nargs, Oid *types, Datum *values, cons
 
 	if (picker.leaf)
 		table_close(picker.leaf, NoLock);
-	if (requeue)
-		QueueStoreClose(&picker.live);
+	if (picker.entered)
+		QueueEntryEnd(&picker.entry);
 	QueueFinishEnd(picker.finish);
 	MemoryContextDelete(context);
+	if (picker.left > 0)
+		ereport(NOTICE,
+				(errmsg_plural("%lld job stays: job %lld has its unique key",
+							   "%lld jobs stay: others, such as job %lld, have their unique keys",
+							   (unsigned long) picker.left, (long long) picker.left,
+							   (long long) picker.in_the_way)));
 	return picker.done;
 }
 

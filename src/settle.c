@@ -167,7 +167,7 @@ complete_row(Settler *settler, HeapTuple row, ItemPointer tid, const JobHead *be
 	TM_Result	result;
 
 	/* the archive wants the row after it is gone */
-	if (settler->settings.keep_completed > 0 || !heap_attisnull(row, JOB_OPTIONS, settler->desc))
+	if (settler->settings.keep_completed > 0 || !job_is_plain(row))
 		copy = heap_copytuple(row);
 	result = QueueStoreDelete(&settler->live, tid, before, settler->slot, true, false);
 	if (result == TM_Ok)
@@ -182,18 +182,11 @@ complete_row(Settler *settler, HeapTuple row, ItemPointer tid, const JobHead *be
 static TM_Result
 fail_row(Settler *settler, HeapTuple row, ItemPointer tid, const JobHead *before)
 {
-	Datum		values[JOB_NATTS];
-	bool		nulls[JOB_NATTS];
-	bool		replace[JOB_NATTS] = {0};
-	HeapTuple	copy;
+	HeapTuple	copy = QueueJobWithError(row, settler->desc,
+										 settler->error ? *settler->error : (Datum) 0);
 	TM_Result	result;
 	JobOptions	options;
 	int64		delay;
-
-	values[JOB_LAST_ERROR - 1] = settler->error ? *settler->error : (Datum) 0;
-	nulls[JOB_LAST_ERROR - 1] = settler->error == NULL;
-	replace[JOB_LAST_ERROR - 1] = true;
-	copy = heap_modify_tuple(row, settler->desc, values, nulls, replace);
 
 	if (!settler->retry || before->attempt >= before->max_attempts)
 	{

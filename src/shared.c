@@ -140,6 +140,7 @@ startup_shared(void)
 			pg_atomic_init_u64(&installation->wake_at, 0);
 			pg_atomic_init_u64(&installation->dead, 0);
 			pg_atomic_init_u32(&installation->recount, 0);
+			SpinLockInit(&installation->check_mutex);
 			for (int r = 0; r < 2; r++)
 				for (int leaf = 0; leaf < lengthof(installation->leaf_mark[r]); leaf++)
 					pg_atomic_init_u64(&installation->leaf_mark[r][leaf], 0);
@@ -153,6 +154,7 @@ startup_shared(void)
 			pg_atomic_init_u32(&slot->pins, 0);
 			pg_atomic_init_u32(&slot->use, 0);
 			pg_atomic_init_u32(&slot->touched, 0);
+			pg_atomic_init_u32(&slot->dependents, 0);
 			pg_atomic_init_u32(&slot->classes_generation, 0);
 			for (int c = 0; c < NUM_COUNTS; c++)
 				pg_atomic_init_u64(&slot->count[c], 0);
@@ -251,6 +253,8 @@ QueueInstallation(Oid live_id)
 		installation->maintenance = NULL;
 		installation->counted = false;
 		installation->incomplete = false;
+		installation->check_all = true;
+		installation->num_checks = 0;
 		for (int r = 0; r < 2; r++)
 			for (int leaf = 0; leaf < lengthof(installation->leaf_mark[r]); leaf++)
 				pg_atomic_write_u64(&installation->leaf_mark[r][leaf], 0);
@@ -264,6 +268,36 @@ QueueInstallation(Oid live_id)
 		log_full("queue.max_databases");
 	LWLockRelease(Shared->lock);
 	return known = installation;
+}
+
+void
+QueueCheckAdd(Installation *installation, int64 job_id)
+{
+	Latch	   *latch = installation->maintenance;
+
+	SpinLockAcquire(&installation->check_mutex);
+	if (job_id != 0 && installation->num_checks < MAX_CHECKS)
+		installation->checks[installation->num_checks++] = job_id;
+	else
+		installation->check_all = true;
+	SpinLockRelease(&installation->check_mutex);
+	if (latch)
+		SetLatch(latch);
+}
+
+int
+QueueCheckTake(Installation *installation, int64 *job_ids, bool *all)
+{
+	int			count;
+
+	SpinLockAcquire(&installation->check_mutex);
+	count = installation->num_checks;
+	memcpy(job_ids, installation->checks, count * sizeof(int64));
+	*all = installation->check_all;
+	installation->num_checks = 0;
+	installation->check_all = false;
+	SpinLockRelease(&installation->check_mutex);
+	return count;
 }
 
 static QueueSlot *
@@ -288,6 +322,7 @@ make_slot(int installation, int32 queue_id)
 			continue;
 		Assert(slot->first_hint == -1);
 		slot->classes_known = false;
+		pg_atomic_write_u32(&slot->dependents, 1);	/* nobody knows */
 		for (int c = 0; c < NUM_COUNTS; c++)
 			pg_atomic_write_u64(&slot->count[c], 0);
 		slot->queue_id = queue_id;

@@ -23,6 +23,8 @@
 #define CLASS_PARKED	40000	/* the due times of parked jobs */
 #define CLASS_NONE		50000	/* in queue._prepared: counters only */
 
+#define MAX_CHECKS		256
+
 #define HINT_RING		64
 #define HINT_CELLS		16
 
@@ -95,6 +97,8 @@ typedef struct QueueSlot
 	bool		classes_known;	/* every class in the index has a slot; class
 								 * lock */
 	int			first_hint;		/* its classes, ascending, or -1; class lock */
+	pg_atomic_uint32 dependents;	/* other jobs may wait for some of it; see
+									 * flow.c */
 	pg_atomic_uint64 count[NUM_COUNTS]; /* jobs by state; see stats.c */
 } QueueSlot;
 
@@ -108,6 +112,12 @@ typedef struct Installation
 	pg_atomic_uint64 dead;		/* row versions of job_live that died */
 	pg_atomic_uint32 recount;	/* the counters are not to be trusted */
 	bool		incomplete;		/* some queue got no slot; Shared->lock */
+
+	/* blocked jobs that the maintenance worker is to look at; see group.c */
+	slock_t		check_mutex;	/* guards the next three */
+	bool		check_all;		/* all there are */
+	int			num_checks;
+	int64		checks[MAX_CHECKS];
 
 	/* who found a leaf of ring.c expired: full transaction ids, 0: nobody */
 	pg_atomic_uint64 leaf_mark[2][16];
@@ -176,6 +186,11 @@ extern LWLock *QueueClassLock(const QueueSlot *slot);
 
 /* our installation in this database, made on demand; NULL: no room */
 extern Installation *QueueInstallation(Oid live_id);
+
+/* ask the maintenance worker to look at a blocked job; 0: at all */
+extern void QueueCheckAdd(Installation *installation, int64 job_id);
+/* what is to be looked at: returns how many; *all: all there are */
+extern int	QueueCheckTake(Installation *installation, int64 *job_ids, bool *all);
 
 /*
  * The slot of a queue, pinned, made on demand; NULL: no room.  The caller

@@ -28,6 +28,7 @@
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
+#include "storage/bufmgr.h"
 #include "utils/fmgroids.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -124,6 +125,7 @@ QueueStoreOpen(QueueStore *store, bool parked)
 {
 	const QueueCatalog *cat = QueueCatalogGet(false);
 	Relation	heap = QueueOpenTable(parked ? cat->parked : cat->live, RowExclusiveLock);
+	int			own_indexes = parked ? 3 : 2;
 	List	   *list;
 
 	if (heap->rd_tableam != GetHeapamTableAmRoutine() ||
@@ -140,14 +142,15 @@ QueueStoreOpen(QueueStore *store, bool parked)
 	store->heap = heap;
 	store->id_index = index_open(parked ? cat->parked_id : cat->live_id, RowExclusiveLock);
 	store->order_index = index_open(parked ? cat->parked_due : cat->live_ready, RowExclusiveLock);
+	store->group_index = parked ? index_open(cat->parked_group, RowExclusiveLock) : NULL;
 	store->context = CurrentMemoryContext;
 	store->slot = NULL;
 	if (heap->rd_indexvalid)
-		store->foreign_indexes = list_length(heap->rd_indexlist) != 2;
+		store->foreign_indexes = list_length(heap->rd_indexlist) != own_indexes;
 	else
 	{
 		list = RelationGetIndexList(heap);
-		store->foreign_indexes = list_length(list) != 2;
+		store->foreign_indexes = list_length(list) != own_indexes;
 		list_free(list);
 	}
 	if (unlikely(store->foreign_indexes))
@@ -161,6 +164,8 @@ QueueStoreClose(QueueStore *store)
 		ExecDropSingleTupleTableSlot(store->slot);
 	if (unlikely(store->foreign_indexes))
 		QueueIndexesClose(&store->all);
+	if (store->group_index)
+		index_close(store->group_index, NoLock);
 	index_close(store->order_index, NoLock);
 	index_close(store->id_index, NoLock);
 	table_close(store->heap, NoLock);
@@ -232,6 +237,25 @@ insert_order_entry(QueueStore *store, const JobHead *job, ItemPointer tid)
 				 UNIQUE_CHECK_NO, false, plain_index_info());
 }
 
+/* of a job that its group blocks: the index has no others */
+static void
+insert_group_entry(QueueStore *store, HeapTuple tuple, ItemPointer tid)
+{
+	const JobHead *job = JOB_HEAD(tuple);
+	Datum		values[4];
+	bool		nulls[4] = {false, false, false, false};
+
+	if (job->state != JOB_GROUPED)
+		return;
+	Assert(store->parked);
+	values[0] = Int32GetDatum(job->queue_id);
+	values[1] = heap_getattr(tuple, JOB_GROUP_KEY, RelationGetDescr(store->heap), &nulls[1]);
+	values[2] = TimestampTzGetDatum(job->order_at);
+	values[3] = Int64GetDatum(job->job_id);
+	index_insert(store->group_index, values, nulls, tid, store->heap,
+				 UNIQUE_CHECK_NO, false, plain_index_info());
+}
+
 static TupleTableSlot *
 store_slot(QueueStore *store)
 {
@@ -291,6 +315,8 @@ insert_chunk(QueueStore *store, HeapTuple *tuples, int count)
 			insert_id_entry(store, JOB_HEAD(tuples[i]), &slots[i]->tts_tid);
 		for (int i = 0; i < count; i++)
 			insert_order_entry(store, JOB_HEAD(tuples[i]), &slots[i]->tts_tid);
+		for (int i = 0; i < count; i++)
+			insert_group_entry(store, tuples[i], &slots[i]->tts_tid);
 	}
 	for (int i = 0; i < count; i++)
 		ExecClearTuple(slots[i]);
@@ -314,24 +340,25 @@ QueueStoreInsert(QueueStore *store, HeapTuple *tuples, int count)
 		}
 		insert_id_entry(store, JOB_HEAD(tuples[0]), &tuples[0]->t_self);
 		insert_order_entry(store, JOB_HEAD(tuples[0]), &tuples[0]->t_self);
+		insert_group_entry(store, tuples[0], &tuples[0]->t_self);
 		return;
 	}
 	for (int done = 0; done < count; done += INSERT_CHUNK)
 		insert_chunk(store, tuples + done, Min(INSERT_CHUNK, count - done));
 }
 
-#ifdef USE_ASSERT_CHECKING
 /*
  * heap_update() without waiting does what we need, but asserts that nobody
  * needs it ("no caller uses that case").  A server built with assertions gets
  * the row lock first, which costs a WAL record more.
  */
+#ifdef USE_ASSERT_CHECKING
 static TM_Result
-lock_row(QueueStore *store, ItemPointer tid)
+lock_row(Relation heap, ItemPointer tid)
 {
-	TupleTableSlot *slot = table_slot_create(store->heap, NULL);
+	TupleTableSlot *slot = table_slot_create(heap, NULL);
 	TM_FailureData failure;
-	TM_Result	result = table_tuple_lock(store->heap, tid, SnapshotAny, slot,
+	TM_Result	result = table_tuple_lock(heap, tid, SnapshotAny, slot,
 										  GetCurrentCommandId(true),
 										  LockTupleNoKeyExclusive, LockWaitSkip, 0, &failure);
 
@@ -341,26 +368,35 @@ lock_row(QueueStore *store, ItemPointer tid)
 #endif
 
 TM_Result
+QueueTupleUpdate(Relation heap, ItemPointer tid, TupleTableSlot *slot, bool wait,
+				 QUEUE_UPDATE_INDEXES_TYPE *update_indexes)
+{
+	TM_FailureData failure;
+	LockTupleMode lockmode;
+
+#ifdef USE_ASSERT_CHECKING
+	TM_Result	result;
+
+	if (!wait && (result = lock_row(heap, tid)) != TM_Ok)
+		return result;
+	wait = true;
+#endif
+	return queue_tuple_update(heap, tid, slot, GetCurrentCommandId(true), wait,
+							  &failure, &lockmode, update_indexes);
+}
+
+TM_Result
 QueueStoreUpdate(QueueStore *store, ItemPointer tid, const JobHead *old, QueueSlot *slot,
 				 HeapTuple tuple, bool wait)
 {
 	TupleTableSlot *tts = store_slot(store);
-	TM_FailureData failure;
-	LockTupleMode lockmode;
+	QUEUE_UPDATE_INDEXES_TYPE update_indexes = 0;
 	TM_Result	result;
 
-	QUEUE_UPDATE_INDEXES_DECL(update_indexes);
-
 	QueueXactNoteAbort(QueueStoreHint(store, old, slot, true), QueueStoreKey(store, old));
-#ifdef USE_ASSERT_CHECKING
-	if (!wait && (result = lock_row(store, tid)) != TM_Ok)
-		return result;
-	wait = true;
-#endif
 	ExecStoreHeapTuple(tuple, tts, false);
-	result = queue_tuple_update(store->heap, tid, tts, GetCurrentCommandId(true), wait,
-								&failure, &lockmode, &update_indexes);
-	if (result == TM_Ok && QUEUE_UPDATE_INDEXES(update_indexes))
+	result = QueueTupleUpdate(store->heap, tid, tts, wait, &update_indexes);
+	if (result == TM_Ok && update_indexes)
 	{
 		if (unlikely(store->foreign_indexes))
 			QueueIndexesInsert(&store->all, store->heap, tts);
@@ -368,6 +404,7 @@ QueueStoreUpdate(QueueStore *store, ItemPointer tid, const JobHead *old, QueueSl
 		{
 			insert_id_entry(store, JOB_HEAD(tuple), &tts->tts_tid);
 			insert_order_entry(store, JOB_HEAD(tuple), &tts->tts_tid);
+			insert_group_entry(store, tuple, &tts->tts_tid);
 		}
 	}
 	ExecClearTuple(tts);
@@ -495,27 +532,35 @@ QueueStoreRemember(int64 job_id, ItemPointer root)
 	entry->root = *root;
 }
 
+/*
+ * As an index scan fetches a row, but without pruning the page: its rows are
+ * about to be deleted, and vacuum comes for all of them at once.
+ */
 static HeapTuple
 fetch_remembered(QueueWalk *walk, int64 job_id)
 {
 	Remembered *entry = &remembered[job_id & (REMEMBERED - 1)];
 	ItemPointerData tid = entry->root;
-	bool		again = false;
-	HeapTuple	tuple;
+	Relation	heap = walk->store->heap;
+	HeapTupleData tuple;
+	bool		found;
 
 	if (entry->job_id != job_id)
 		return NULL;
-	if (walk->fetch == NULL)
-	{
-		walk->fetch = queue_index_fetch_begin(walk->store->heap);
-		walk->blocks = RelationGetNumberOfBlocks(walk->store->heap);
-	}
+	if (walk->blocks == 0)
+		walk->blocks = RelationGetNumberOfBlocks(heap);
 	/* somebody may have rewritten the table since */
-	if (ItemPointerGetBlockNumber(&tid) >= walk->blocks ||
-		!table_index_fetch_tuple(walk->fetch, &tid, walk->snapshot, walk->slot, &again, NULL))
+	if (ItemPointerGetBlockNumber(&tid) >= walk->blocks)
 		return NULL;
-	tuple = slot_tuple(walk->slot);
-	return JOB_HEAD(tuple)->job_id == job_id ? tuple : NULL;
+	walk->buffer = ReleaseAndReadBuffer(walk->buffer, heap, ItemPointerGetBlockNumber(&tid));
+	LockBuffer(walk->buffer, BUFFER_LOCK_SHARE);
+	found = heap_hot_search_buffer(&tid, heap, walk->buffer, walk->snapshot, &tuple, NULL, true);
+	LockBuffer(walk->buffer, BUFFER_LOCK_UNLOCK);
+	if (!found || JOB_HEAD(&tuple)->job_id != job_id)
+		return NULL;
+	tuple.t_self = tid;
+	walk->tuple = tuple;
+	return &walk->tuple;
 }
 
 void
@@ -524,8 +569,9 @@ QueueWalkBegin(QueueWalk *walk, QueueStore *store, Snapshot snapshot)
 	walk->store = store;
 	walk->snapshot = snapshot;
 	walk->scan = NULL;
-	walk->fetch = NULL;
-	walk->slot = table_slot_create(store->heap, NULL);
+	walk->slot = NULL;
+	walk->buffer = InvalidBuffer;
+	walk->blocks = 0;
 	walk->positioned = walk->have = false;
 }
 
@@ -545,14 +591,16 @@ QueueWalkTo(QueueWalk *walk, int64 job_id, ItemPointer tid)
 
 		if (tuple)
 		{
-			walk->positioned = false;	/* the slot is not the scan's row */
-			*tid = walk->slot->tts_tid;
+			*tid = tuple->t_self;
 			return tuple;
 		}
 	}
 	if (walk->scan == NULL)
+	{
 		walk->scan = queue_index_beginscan(walk->store->heap, walk->store->id_index,
 										   walk->snapshot, 1);
+		walk->slot = table_slot_create(walk->store->heap, NULL);
+	}
 	if (!walk->positioned || (walk->have && walk->current > job_id))
 	{
 		/* behind us already: absent, unless the ids do not ascend */
@@ -588,10 +636,12 @@ void
 QueueWalkEnd(QueueWalk *walk)
 {
 	if (walk->scan)
+	{
 		index_endscan(walk->scan);
-	if (walk->fetch)
-		table_index_fetch_end(walk->fetch);
-	ExecDropSingleTupleTableSlot(walk->slot);
+		ExecDropSingleTupleTableSlot(walk->slot);
+	}
+	if (BufferIsValid(walk->buffer))
+		ReleaseBuffer(walk->buffer);
 }
 
 HeapTuple

@@ -18,8 +18,10 @@
 #include "access/tableam.h"
 #include "executor/tuptable.h"
 #include "nodes/execnodes.h"
+#include "storage/buf.h"
 #include "utils/snapshot.h"
 
+#include "compat.h"
 #include "job.h"
 #include "xact.h"
 
@@ -43,6 +45,7 @@ typedef struct QueueStore
 	Relation	heap;
 	Relation	id_index;
 	Relation	order_index;
+	Relation	group_index;	/* of the parked table, else NULL */
 	bool		foreign_indexes;	/* somebody has made others */
 	QueueIndexes all;			/* then this has them all */
 	MemoryContext context;		/* it was opened in */
@@ -62,6 +65,10 @@ typedef enum QueueRowKind
 #define ROW_KINDS	(ROW_LOG + 1)
 extern TupleTableSlot **QueueInsertSlots(QueueRowKind kind, Relation heap,
 										 HeapTuple *tuples, int count);
+
+/* replace a row version of any of our tables; *update_indexes: not HOT */
+extern TM_Result QueueTupleUpdate(Relation heap, ItemPointer tid, TupleTableSlot *slot, bool wait,
+								  QUEUE_UPDATE_INDEXES_TYPE *update_indexes);
 
 extern void QueueStoreInsert(QueueStore *store, HeapTuple *tuples, int count);
 
@@ -113,9 +120,10 @@ typedef struct QueueWalk
 	QueueStore *store;
 	Snapshot	snapshot;
 	IndexScanDesc scan;			/* made when needed */
-	IndexFetchTableData *fetch; /* of remembered rows, made when needed */
-	BlockNumber blocks;			/* of the table, when fetch was made */
-	TupleTableSlot *slot;
+	Buffer		buffer;			/* of the last remembered row, or invalid */
+	BlockNumber blocks;			/* of the table, if it was asked, or 0 */
+	HeapTupleData tuple;		/* the last remembered row */
+	TupleTableSlot *slot;		/* of the scan */
 	bool		positioned;
 	bool		have;
 	int64		current;

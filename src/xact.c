@@ -45,6 +45,8 @@
 #include "xact.h"
 
 #define CLASS_ALL	60000		/* in queue._prepared: forget everything */
+#define CLASS_CHECK	60001		/* there: look at all blocked jobs */
+#define MAX_PENDING_CHECKS	1000	/* more than that means all */
 
 typedef struct PinnedSlot
 {
@@ -70,6 +72,12 @@ typedef struct PendingCount
 	int64		delta[NUM_COUNTS];
 } PendingCount;
 
+typedef struct PendingCheck
+{
+	SubTransactionId subid;
+	int64		job_id;			/* 0: all */
+} PendingCheck;
+
 static PinnedSlot *pins;
 static int	num_pins,
 			max_pins;
@@ -79,6 +87,11 @@ static int	num_hints,
 static PendingCount *counts;
 static int	num_counts,
 			max_counts;
+
+static PendingCheck *checks;
+static int	num_checks,
+			max_checks;
+static Installation *checks_installation;
 
 static Installation *forget_all;	/* whose hints and counters, or NULL */
 static bool announce_extension;
@@ -220,6 +233,37 @@ QueueXactCount(QueueSlot *slot, JobCount state, int64 change)
 	num_counts++;
 }
 
+int64
+QueueXactPending(QueueSlot *slot, JobCount state)
+{
+	int64		change = 0;
+
+	for (int i = 0; i < num_counts; i++)
+		if (counts[i].slot == slot)
+			change += counts[i].delta[state];
+	return change;
+}
+
+void
+QueueXactCheck(int64 job_id)
+{
+	SubTransactionId subid = GetCurrentSubTransactionId();
+
+	checks_installation = QueueInstallation(QueueCatalogGet(false)->live);
+	if (checks_installation == NULL)
+		return;					/* no room: queue.maintain() looks at all */
+
+	/* one too many: that one stands for all, also for those to come */
+	if (num_checks >= MAX_PENDING_CHECKS)
+	{
+		if (checks[num_checks - 1].subid == subid && checks[num_checks - 1].job_id == 0)
+			return;
+		job_id = 0;
+	}
+	checks = grow(checks, num_checks, &max_checks, sizeof(PendingCheck));
+	checks[num_checks++] = (PendingCheck) {.subid = subid, .job_id = job_id};
+}
+
 void
 QueueXactDead(int64 versions)
 {
@@ -335,7 +379,7 @@ end_transaction(void)
 {
 	for (int i = 0; i < num_pins; i++)
 		QueueSlotUnpin(pins[i].slot);
-	num_pins = num_hints = num_counts = 0;
+	num_pins = num_hints = num_counts = num_checks = 0;
 	forget_all = NULL;
 	announce_extension = announce_database = false;
 	claims = CLAIMS_NONE;
@@ -367,7 +411,7 @@ before_prepare(void)
 	Relation	rel;
 	uint64		xid;
 
-	if (num_hints == 0 && num_counts == 0 && forget_all == NULL)
+	if (num_hints == 0 && num_counts == 0 && num_checks == 0 && forget_all == NULL)
 		return;
 	xid = U64FromFullTransactionId(GetTopFullTransactionId());
 	rel = QueueOpenTable(QueueCatalogGet(false)->prepared, RowExclusiveLock);
@@ -378,6 +422,8 @@ before_prepare(void)
 	for (int i = 0; i < num_counts; i++)
 		insert_prepared(rel, xid, counts[i].slot->queue_id, CLASS_NONE,
 						HINT_KEY_MAX, HINT_KEY_MAX, counts[i].delta);
+	if (num_checks > 0)
+		insert_prepared(rel, xid, 0, CLASS_CHECK, HINT_KEY_MAX, HINT_KEY_MAX, NULL);
 	if (forget_all)
 		insert_prepared(rel, xid, 0, CLASS_ALL, HINT_KEY_MAX, HINT_KEY_MAX, NULL);
 	table_close(rel, NoLock);
@@ -402,6 +448,8 @@ xact_callback(XactEvent event, void *arg)
 				QueueHintLowerAll(forget_all);
 				QueueStatsForget(forget_all);
 			}
+			for (int i = 0; i < num_checks; i++)
+				QueueCheckAdd(checks_installation, checks[i].job_id);
 			if (announce_extension)
 				QueueLauncherAnnounce(MyDatabaseId);
 			if (announce_database)
@@ -507,6 +555,8 @@ subxact_callback(SubXactEvent event, SubTransactionId my_subid,
 		case SUBXACT_EVENT_COMMIT_SUB:
 			reparent_hints(my_subid, parent_subid);
 			reparent_counts(my_subid, parent_subid);
+			for (int i = num_checks - 1; i >= 0 && checks[i].subid >= my_subid; i--)
+				checks[i].subid = parent_subid;
 			break;
 		case SUBXACT_EVENT_ABORT_SUB:
 			QueueSpiForget();
@@ -525,6 +575,8 @@ subxact_callback(SubXactEvent event, SubTransactionId my_subid,
 				if (counts[i].subid != my_subid)
 					counts[kept++] = counts[i];
 			num_counts = kept;
+			while (num_checks > 0 && checks[num_checks - 1].subid >= my_subid)
+				num_checks--;
 			/* our own looks have seen what is undone now */
 			if (forget_all)
 				QueueHintLowerAll(forget_all);
@@ -665,6 +717,12 @@ QueuePreparedFinish(QueuePrepared *prepared, bool commit)
 				QueueHintLowerAll(installation);
 				QueueStatsForget(installation);
 			}
+			continue;
+		}
+		if (row->order_class == CLASS_CHECK)
+		{
+			if (commit && installation)
+				QueueCheckAdd(installation, 0);
 			continue;
 		}
 		slot = QueueXactSlot(row->queue_id);

@@ -42,6 +42,12 @@ extern HintKey QueueXactOwnKey(HintSlot *hint);
 /* so many jobs more, or less, in a state if it commits */
 extern void QueueXactCount(QueueSlot *slot, JobCount state, int64 change);
 
+/* how many more it has made them so far */
+extern int64 QueueXactPending(QueueSlot *slot, JobCount state);
+
+/* the maintenance worker is to look at a blocked job, if it commits */
+extern void QueueXactCheck(int64 job_id);
+
 /* so many row versions of job_live are dead when it ends */
 extern void QueueXactDead(int64 versions);
 

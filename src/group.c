@@ -1,0 +1,240 @@
+/*-------------------------------------------------------------------------
+ *
+ * group.c
+ *		Groups: jobs that run one at a time, in order.
+ *
+ * Of each group one job, the head, is where jobs without a group are: waiting,
+ * delayed or active.  All others are parked as blocked, where no taker passes
+ * them.  queue.group_head says who is the head; the row stays when the group
+ * has run empty, with job 0.
+ *
+ * Who enqueues takes the place of the head if it is free, and else parks the
+ * job.  Who settles the head gives the place to the least of those who wait,
+ * by due time and id, that it can see.  Neither waits for anybody: the row of
+ * the head is changed without waiting, and if somebody else is changing it the
+ * job is parked.  Only two who make the row of a new group wait for each
+ * other, while it is being inserted.
+ *
+ * The races:
+ *
+ * - An enqueue finds the head active and parks; its settler does not see the
+ *   parked job, as it is not committed, and leaves the place free.
+ * - An enqueue finds the row being changed, and parks; the change is undone.
+ * - A settler finds the next job being cancelled or replaced, and passes on.
+ *
+ * Each leaves a group with jobs and no head.  Therefore whoever parks a job,
+ * or passes one over, has the maintenance worker look at it once its own
+ * transaction has committed (QueueXactCheck).  Whatever the other one did is
+ * then either committed, and the worker sees a free place or a head, or under
+ * way, and the worker looks again until it is not.  What a crash makes it
+ * forget, it finds in the tables when it starts, and every minute.
+ *
+ * A job that waits for parents joins its group when they are completed.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_collation.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/snapmgr.h"
+
+#include "compat.h"
+#include "group.h"
+#include "side.h"
+
+enum
+{
+	HEAD_QUEUE_ID = 1, HEAD_GROUP_KEY, HEAD_JOB_ID, HEAD_AT
+};
+#define HEAD_NATTS	HEAD_AT
+
+static void
+group_keys(ScanKey keys, int32 queue_id, Datum group)
+{
+	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue_id));
+	ScanKeyEntryInitialize(&keys[1], 0, 2, BTEqualStrategyNumber, InvalidOid,
+						   C_COLLATION_OID, F_TEXTEQ, group);
+}
+
+static HeapTuple
+find_head(QueueSide *side, int32 queue_id, Datum group, ItemPointer tid, TransactionId *writer)
+{
+	ScanKeyData keys[2];
+
+	group_keys(keys, queue_id, group);
+	return QueueSideFind(side, QueueCatalogGet(false)->group_head_key, 2, keys, tid, writer);
+}
+
+static int64
+head_job(QueueSide *side, HeapTuple head)
+{
+	bool		null;
+
+	return DatumGetInt64(heap_getattr(head, HEAD_JOB_ID, RelationGetDescr(side->heap), &null));
+}
+
+static void
+form_head(Datum *values, int32 queue_id, Datum group, int64 job_id)
+{
+	values[HEAD_QUEUE_ID - 1] = Int32GetDatum(queue_id);
+	values[HEAD_GROUP_KEY - 1] = group;
+	values[HEAD_JOB_ID - 1] = Int64GetDatum(job_id);
+	values[HEAD_AT - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
+}
+
+/*
+ * Give the place of the head to a job if it is free.  *writer is who has not
+ * committed what becomes of it, if that is why it was not given.
+ */
+static bool
+take_place(QueueSide *side, int32 queue_id, Datum group, int64 job_id, TransactionId *writer)
+{
+	Datum		values[HEAD_NATTS];
+	bool		nulls[HEAD_NATTS] = {0};
+	ItemPointerData tid;
+	HeapTuple	head;
+
+	form_head(values, queue_id, group, job_id);
+	head = find_head(side, queue_id, group, &tid, writer);
+	if (head == NULL)
+	{
+		QueueSideLockKey(side, queue_id, group);
+		head = find_head(side, queue_id, group, &tid, writer);
+		if (head == NULL)
+			QueueSideInsert(side, values, nulls);
+		QueueSideUnlockKey(side, queue_id, group);
+		if (head == NULL)
+		{
+			*writer = InvalidTransactionId;
+			return true;
+		}
+	}
+	if (TransactionIdIsValid(*writer) || head_job(side, head) != 0)
+		return false;
+	if (QueueSideUpdate(side, &tid, values, nulls, false) == TM_Ok)
+		return true;
+	*writer = FrozenTransactionId;	/* somebody; who has been lost */
+	return false;
+}
+
+bool
+QueueGroupJoin(const QueueSettings *settings, Datum group, int64 job_id)
+{
+	QueueSide	side;
+	TransactionId writer;
+	bool		joined;
+
+	QueueSideOpen(&side, QueueCatalogGet(false)->group_head);
+	joined = take_place(&side, settings->queue_id, group, job_id, &writer);
+	QueueSideClose(&side);
+	if (!joined)
+		QueueXactCheck(job_id);
+	return joined;
+}
+
+/* the least job that waits in the group, taken out of the parked table; or NULL */
+static HeapTuple
+take_next(QueueEntry *entry, Datum group)
+{
+	QueueStore *parked = QueueEntryStore(entry, true);
+	Snapshot	snapshot;
+	ScanKeyData keys[2];
+	IndexScanDesc scan;
+	TupleTableSlot *slot;
+	HeapTuple	next = NULL;
+
+	CommandCounterIncrement();
+	snapshot = QueueFreshSnapshot();
+	group_keys(keys, entry->settings.queue_id, group);
+	scan = queue_index_beginscan(parked->heap, parked->group_index, snapshot, 2);
+	slot = table_slot_create(parked->heap, NULL);
+	index_rescan(scan, keys, 2, NULL, 0);
+	while (next == NULL && index_getnext_slot(scan, ForwardScanDirection, slot))
+	{
+		bool		should_free;
+		HeapTuple	row = ExecFetchSlotHeapTuple(slot, false, &should_free);
+		JobHead		before = *JOB_HEAD(row);
+
+		next = heap_copytuple(row);
+		if (QueueStoreDelete(parked, &slot->tts_tid, &before, entry->slot, false, true) != TM_Ok)
+		{
+			/* somebody has it in hands: look at it when that is over */
+			QueueXactCheck(before.job_id);
+			heap_freetuple(next);
+			next = NULL;
+		}
+	}
+	index_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	QueueReleaseSnapshot(snapshot);
+	if (next)
+		QueueXactCount(entry->slot, COUNT_BLOCKED, -1);
+	return next;
+}
+
+/* the place of the head is ours: who gets it next? */
+static void
+pass_place(QueueEntry *entry, QueueSide *side, Datum group)
+{
+	Datum		values[HEAD_NATTS];
+	bool		nulls[HEAD_NATTS] = {0};
+	ItemPointerData tid;
+	TransactionId writer;
+	HeapTuple	next = take_next(entry, group);
+
+	CommandCounterIncrement();
+	form_head(values, entry->settings.queue_id, group, next ? JOB_HEAD(next)->job_id : 0);
+	if (find_head(side, entry->settings.queue_id, group, &tid, &writer) == NULL)
+	{
+		/* a superuser has removed it */
+		if (next)
+			QueueSideInsert(side, values, nulls);
+	}
+	else if (QueueSideUpdate(side, &tid, values, nulls, true) != TM_Ok)
+		elog(ERROR, "head of a group was changed by somebody else");
+	if (next)
+	{
+		QueueJobUnblock(JOB_HEAD(next));
+		QueueEntryPutPlain(entry, &next, 1);
+	}
+}
+
+void
+QueueGroupLeave(QueueEntry *entry, Datum group, int64 job_id)
+{
+	QueueSide	side;
+	ItemPointerData tid;
+	TransactionId writer;
+	HeapTuple	head;
+
+	QueueSideOpen(&side, QueueCatalogGet(false)->group_head);
+	/* what has become of the group while the job was in the archive is not ours */
+	head = find_head(&side, entry->settings.queue_id, group, &tid, &writer);
+	if (head && head_job(&side, head) == job_id)
+		pass_place(entry, &side, group);
+	QueueSideClose(&side);
+}
+
+bool
+QueueGroupCheck(QueueEntry *entry, HeapTuple row)
+{
+	QueueSide	side;
+	TransactionId writer;
+	bool		null;
+	Datum		group = heap_getattr(row, JOB_GROUP_KEY, QueueEntryDesc(entry), &null);
+
+	Assert(JOB_HEAD(row)->state == JOB_GROUPED && !null);
+	QueueSideOpen(&side, QueueCatalogGet(false)->group_head);
+	/* whoever of the group comes first gets it */
+	if (take_place(&side, entry->settings.queue_id, group, JOB_HEAD(row)->job_id, &writer))
+	{
+		writer = InvalidTransactionId;
+		CommandCounterIncrement();
+		pass_place(entry, &side, group);
+	}
+	QueueSideClose(&side);
+	return !TransactionIdIsValid(writer);
+}

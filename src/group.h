@@ -1,0 +1,28 @@
+/*-------------------------------------------------------------------------
+ *
+ * group.h
+ *		Groups: jobs that run one at a time, in order.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef QUEUE_GROUP_H
+#define QUEUE_GROUP_H
+
+#include "entry.h"
+
+/*
+ * A job is about to enter its queue: true if it becomes the head of its group,
+ * false if it must wait until the jobs before it are over.
+ */
+extern bool QueueGroupJoin(const QueueSettings *settings, Datum group, int64 job_id);
+
+/* the head of a group is over: the next one takes its place, if there is one */
+extern void QueueGroupLeave(QueueEntry *entry, Datum group, int64 job_id);
+
+/*
+ * Has this blocked job, whose row this is, a group without a head?  Then the
+ * group gets one.  False: somebody has not committed; ask again.
+ */
+extern bool QueueGroupCheck(QueueEntry *entry, HeapTuple row);
+
+#endif							/* QUEUE_GROUP_H */

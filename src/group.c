@@ -15,6 +15,11 @@
  * job is parked.  Only two who make the row of a new group wait for each
  * other, while it is being inserted.
  *
+ * A transaction block may stay open for long after an enqueue.  It parks its
+ * jobs, and takes the places that are free just before it commits (or when it
+ * takes jobs itself), so that meanwhile others' jobs may run, which were
+ * committed before.
+ *
  * The races:
  *
  * - An enqueue finds the head active and parks; its settler does not see the
@@ -38,7 +43,9 @@
 #include "access/xact.h"
 #include "catalog/pg_collation.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/fmgroids.h"
+#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
 #include "compat.h"
@@ -120,6 +127,69 @@ take_place(QueueSide *side, int32 queue_id, Datum group, int64 job_id, Transacti
 	return false;
 }
 
+/* groups whose place this transaction is to take, if it is free, at its end */
+typedef struct PendingJoin
+{
+	SubTransactionId subid;
+	int32		queue_id;
+	int64		job_id;			/* the first of the group */
+	text	   *group;			/* in TopTransactionContext */
+} PendingJoin;
+
+#define MAX_PENDING_JOINS	64	/* further ones are not put off */
+static PendingJoin pending[MAX_PENDING_JOINS];
+static int	num_pending;
+
+static bool
+same_text(const text *a, const text *b)
+{
+	return VARSIZE_ANY_EXHDR(a) == VARSIZE_ANY_EXHDR(b) &&
+		memcmp(VARDATA_ANY(a), VARDATA_ANY(b), VARSIZE_ANY_EXHDR(a)) == 0;
+}
+
+/* put the question off until the transaction ends; false: no */
+static bool
+put_off(int32 queue_id, text *group, int64 job_id)
+{
+	MemoryContext old;
+
+	if (!IsTransactionBlock())
+		return false;
+	for (int i = num_pending - 1; i >= 0; i--)
+		if (pending[i].queue_id == queue_id && same_text(pending[i].group, group))
+			return true;
+	if (num_pending >= MAX_PENDING_JOINS)
+		return false;
+	old = MemoryContextSwitchTo(TopTransactionContext);
+	pending[num_pending].group = (text *) DatumGetPointer(datumCopy(PointerGetDatum(group), false, -1));
+	MemoryContextSwitchTo(old);
+	pending[num_pending].subid = GetCurrentSubTransactionId();
+	pending[num_pending].queue_id = queue_id;
+	pending[num_pending].job_id = job_id;
+	num_pending++;
+	return true;
+}
+
+void
+QueueGroupForgetPending(void)
+{
+	num_pending = 0;
+}
+
+void
+QueueGroupCommitSub(SubTransactionId subid, SubTransactionId parent_subid)
+{
+	for (int i = num_pending - 1; i >= 0 && pending[i].subid >= subid; i--)
+		pending[i].subid = parent_subid;
+}
+
+void
+QueueGroupAbortSub(SubTransactionId subid)
+{
+	while (num_pending > 0 && pending[num_pending - 1].subid >= subid)
+		num_pending--;
+}
+
 bool
 QueueGroupJoin(const QueueSettings *settings, Datum group, int64 job_id)
 {
@@ -127,6 +197,8 @@ QueueGroupJoin(const QueueSettings *settings, Datum group, int64 job_id)
 	TransactionId writer;
 	bool		joined;
 
+	if (put_off(settings->queue_id, DatumGetTextPP(group), job_id))
+		return false;
 	QueueSideOpen(&side, QueueCatalogGet(false)->group_head);
 	joined = take_place(&side, settings->queue_id, group, job_id, &writer);
 	QueueSideClose(&side);
@@ -200,6 +272,38 @@ pass_place(QueueEntry *entry, QueueSide *side, Datum group)
 		QueueJobUnblock(JOB_HEAD(next));
 		QueueEntryPutPlain(entry, &next, 1);
 	}
+}
+
+void
+QueueGroupJoinPending(void)
+{
+	QueueSide	side;
+	int			count = num_pending;
+
+	if (count == 0)
+		return;
+	num_pending = 0;
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	QueueSideOpen(&side, QueueCatalogGet(false)->group_head);
+	for (int i = 0; i < count; i++)
+	{
+		QueueSettings settings;
+		QueueEntry	entry;
+		TransactionId writer;
+		Datum		group = PointerGetDatum(pending[i].group);
+
+		if (!QueueSettingsById(pending[i].queue_id, &settings))
+			continue;
+		QueueEntryBegin(&entry, &settings);
+		if (take_place(&side, settings.queue_id, group, pending[i].job_id, &writer))
+			pass_place(&entry, &side, group);
+		else
+			QueueXactCheck(pending[i].job_id);
+		QueueEntryEnd(&entry);
+	}
+	QueueSideClose(&side);
+	PopActiveSnapshot();
 }
 
 void

@@ -16,6 +16,16 @@
  */
 extern bool QueueGroupJoin(const QueueSettings *settings, Datum group, int64 job_id);
 
+/*
+ * In a transaction block the place is not taken before its end, or before this
+ * transaction takes jobs itself: others need not wait for it.  The callbacks
+ * of xact.c call these.
+ */
+extern void QueueGroupJoinPending(void);
+extern void QueueGroupForgetPending(void);
+extern void QueueGroupCommitSub(SubTransactionId subid, SubTransactionId parent_subid);
+extern void QueueGroupAbortSub(SubTransactionId subid);
+
 /* the head of a group is over: the next one takes its place, if there is one */
 extern void QueueGroupLeave(QueueEntry *entry, Datum group, int64 job_id);
 

@@ -8,8 +8,8 @@
  * them.  queue.group_head says who is the head; the row stays when the group
  * has run empty, with job 0.
  *
- * Who enqueues takes the place of the head if it is free, and else parks the
- * job.  Who settles the head gives the place to the least of those who wait,
+ * Who enqueues takes the place of the head if it is free, and nobody waits for
+ * it; else it parks the job.  Who settles the head gives the place to the least of those who wait,
  * by due time and id, that it can see.  Neither waits for anybody: the row of
  * the head is changed without waiting, and if somebody else is changing it the
  * job is parked.  Only two who make the row of a new group wait for each
@@ -25,10 +25,12 @@
  * - An enqueue finds the head active and parks; its settler does not see the
  *   parked job, as it is not committed, and leaves the place free.
  * - An enqueue finds the row being changed, and parks; the change is undone.
- * - A settler finds the next job being cancelled or replaced, and passes on.
+ * - A settler finds the next job being cancelled, replaced, or locked by who
+ *   enqueues a child of it.  Nobody shall overtake that job, so the place stays
+ *   free.
  *
  * Each leaves a group with jobs and no head.  Therefore whoever parks a job,
- * or passes one over, has the maintenance worker look at it once its own
+ * or leaves one where it is, has the maintenance worker look at it once its own
  * transaction has committed (QueueXactCheck).  Whatever the other one did is
  * then either committed, and the worker sees a free place or a head, or under
  * way, and the worker looks again until it is not.  What a crash makes it
@@ -190,26 +192,12 @@ QueueGroupAbortSub(SubTransactionId subid)
 		num_pending--;
 }
 
-bool
-QueueGroupJoin(const QueueSettings *settings, Datum group, int64 job_id)
-{
-	QueueSide	side;
-	TransactionId writer;
-	bool		joined;
-
-	if (put_off(settings->queue_id, DatumGetTextPP(group), job_id))
-		return false;
-	QueueSideOpen(&side, QueueCatalogGet(false)->group_head);
-	joined = take_place(&side, settings->queue_id, group, job_id, &writer);
-	QueueSideClose(&side);
-	if (!joined)
-		QueueXactCheck(job_id);
-	return joined;
-}
-
-/* the least job that waits in the group, taken out of the parked table; or NULL */
+/*
+ * The least job that waits in the group, taken out of the parked table; or
+ * NULL.  *busy: somebody has it in hands, and nobody shall overtake it.
+ */
 static HeapTuple
-take_next(QueueEntry *entry, Datum group)
+take_next(QueueEntry *entry, Datum group, int64 *busy)
 {
 	QueueStore *parked = QueueEntryStore(entry, true);
 	Snapshot	snapshot;
@@ -218,13 +206,14 @@ take_next(QueueEntry *entry, Datum group)
 	TupleTableSlot *slot;
 	HeapTuple	next = NULL;
 
+	*busy = 0;
 	CommandCounterIncrement();
 	snapshot = QueueFreshSnapshot();
 	group_keys(keys, entry->settings.queue_id, group);
 	scan = queue_index_beginscan(parked->heap, parked->group_index, snapshot, 2);
 	slot = table_slot_create(parked->heap, NULL);
 	index_rescan(scan, keys, 2, NULL, 0);
-	while (next == NULL && index_getnext_slot(scan, ForwardScanDirection, slot))
+	if (index_getnext_slot(scan, ForwardScanDirection, slot))
 	{
 		bool		should_free;
 		HeapTuple	row = ExecFetchSlotHeapTuple(slot, false, &should_free);
@@ -233,8 +222,7 @@ take_next(QueueEntry *entry, Datum group)
 		next = heap_copytuple(row);
 		if (QueueStoreDelete(parked, &slot->tts_tid, &before, entry->slot, false, true) != TM_Ok)
 		{
-			/* somebody has it in hands: look at it when that is over */
-			QueueXactCheck(before.job_id);
+			*busy = before.job_id;
 			heap_freetuple(next);
 			next = NULL;
 		}
@@ -247,6 +235,13 @@ take_next(QueueEntry *entry, Datum group)
 	return next;
 }
 
+static void
+let_go(QueueEntry *entry, HeapTuple next)
+{
+	QueueJobUnblock(JOB_HEAD(next));
+	QueueEntryPutPlain(entry, &next, 1);
+}
+
 /* the place of the head is ours: who gets it next? */
 static void
 pass_place(QueueEntry *entry, QueueSide *side, Datum group)
@@ -255,8 +250,11 @@ pass_place(QueueEntry *entry, QueueSide *side, Datum group)
 	bool		nulls[HEAD_NATTS] = {0};
 	ItemPointerData tid;
 	TransactionId writer;
-	HeapTuple	next = take_next(entry, group);
+	int64		busy;
+	HeapTuple	next = take_next(entry, group, &busy);
 
+	if (busy != 0)
+		QueueXactCheck(busy);
 	CommandCounterIncrement();
 	form_head(values, entry->settings.queue_id, group, next ? JOB_HEAD(next)->job_id : 0);
 	if (find_head(side, entry->settings.queue_id, group, &tid, &writer) == NULL)
@@ -268,10 +266,62 @@ pass_place(QueueEntry *entry, QueueSide *side, Datum group)
 	else if (QueueSideUpdate(side, &tid, values, nulls, true) != TM_Ok)
 		elog(ERROR, "head of a group was changed by somebody else");
 	if (next)
+		let_go(entry, next);
+}
+
+/* does anybody wait in the group, that we can see? */
+static bool
+anybody_waits(QueueEntry *entry, Datum group)
+{
+	QueueStore *parked = QueueEntryStore(entry, true);
+	Snapshot	snapshot;
+	ScanKeyData keys[2];
+	IndexScanDesc scan;
+	TupleTableSlot *slot;
+	bool		found;
+
+	CommandCounterIncrement();
+	snapshot = QueueFreshSnapshot();
+	group_keys(keys, entry->settings.queue_id, group);
+	scan = queue_index_beginscan(parked->heap, parked->group_index, snapshot, 2);
+	slot = table_slot_create(parked->heap, NULL);
+	index_rescan(scan, keys, 2, NULL, 0);
+	found = index_getnext_slot(scan, ForwardScanDirection, slot);
+	index_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	QueueReleaseSnapshot(snapshot);
+	return found;
+}
+
+GroupPlace
+QueueGroupJoin(QueueEntry *entry, Datum group, int64 job_id)
+{
+	int32		queue_id = entry->settings.queue_id;
+	QueueSide	side;
+	TransactionId writer;
+	bool		taken;
+
+	if (put_off(queue_id, DatumGetTextPP(group), job_id))
+		return GROUP_BEHIND;
+	QueueSideOpen(&side, QueueCatalogGet(false)->group_head);
+	taken = take_place(&side, queue_id, group, job_id, &writer);
+	QueueSideClose(&side);
+	if (!taken)
 	{
-		QueueJobUnblock(JOB_HEAD(next));
-		QueueEntryPutPlain(entry, &next, 1);
+		QueueXactCheck(job_id);
+		return GROUP_BEHIND;
 	}
+	return anybody_waits(entry, group) ? GROUP_PASS : GROUP_HEAD;
+}
+
+void
+QueueGroupPass(QueueEntry *entry, Datum group)
+{
+	QueueSide	side;
+
+	QueueSideOpen(&side, QueueCatalogGet(false)->group_head);
+	pass_place(entry, &side, group);
+	QueueSideClose(&side);
 }
 
 void
@@ -326,19 +376,36 @@ bool
 QueueGroupCheck(QueueEntry *entry, HeapTuple row)
 {
 	QueueSide	side;
+	ItemPointerData tid;
 	TransactionId writer;
+	HeapTuple	head;
+	HeapTuple	next = NULL;
+	int64		busy = 0;
 	bool		null;
 	Datum		group = heap_getattr(row, JOB_GROUP_KEY, QueueEntryDesc(entry), &null);
 
 	Assert(JOB_HEAD(row)->state == JOB_GROUPED && !null);
 	QueueSideOpen(&side, QueueCatalogGet(false)->group_head);
-	/* whoever of the group comes first gets it */
-	if (take_place(&side, entry->settings.queue_id, group, JOB_HEAD(row)->job_id, &writer))
+	/* look before anything is changed: it may be often that we have to come */
+	head = find_head(&side, entry->settings.queue_id, group, &tid, &writer);
+	if (head != NULL && (TransactionIdIsValid(writer) || head_job(&side, head) != 0))
 	{
-		writer = InvalidTransactionId;
-		CommandCounterIncrement();
-		pass_place(entry, &side, group);
+		QueueSideClose(&side);
+		return !TransactionIdIsValid(writer);
+	}
+	/* whoever of the group comes first gets it */
+	next = take_next(entry, group, &busy);
+	if (next)
+	{
+		if (take_place(&side, entry->settings.queue_id, group, JOB_HEAD(next)->job_id, &writer))
+			let_go(entry, next);
+		else
+		{
+			QueueJobUnblock(JOB_HEAD(next));
+			QueueEntryPutBlocked(entry, next, JOB_GROUPED);
+			busy = JOB_HEAD(next)->job_id;
+		}
 	}
 	QueueSideClose(&side);
-	return !TransactionIdIsValid(writer);
+	return busy == 0;
 }

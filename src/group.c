@@ -106,6 +106,8 @@ take_place(QueueSide *side, int32 queue_id, Datum group, int64 job_id, Transacti
 	ItemPointerData tid;
 	HeapTuple	head;
 
+	/* what this command has changed is not to be changed again by it */
+	CommandCounterIncrement();
 	form_head(values, queue_id, group, job_id);
 	head = find_head(side, queue_id, group, &tid, writer);
 	if (head == NULL)

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * dequeue.c
- *		Take jobs: queue.dequeue_batch(), queue.complete_and_dequeue().
+ *		Take jobs: queue.dequeue_batch(), queue.complete_and_dequeue(), and
+ *		wait for them: CALL queue.wait().
  *
  * For each class that the queue has jobs in, in order, a look from its hint on
  * takes what nobody holds.  The update that grants the lease is the lock, the
@@ -19,6 +20,7 @@
  * A taker that finds nothing may wait; see wait.c.  Until then it holds as
  * little as it can: if the hints say that there is nothing, the tables are not
  * opened, and if nothing was changed in them, their locks are let go.
+ * CALL queue.wait() is a taker that takes nothing and holds nothing.
  *
  * The snapshot of a look is taken after its hint was read (see hint.c), and is
  * fresh at every isolation level.  The command counter is advanced before, so
@@ -32,13 +34,16 @@
 #include "access/transam.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "nodes/parsenodes.h"
 #include "storage/procarray.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 #include "utils/tuplestore.h"
 
 #include "compat.h"
@@ -49,6 +54,7 @@
 
 QUEUE_FUNCTION(queue_dequeue_batch);
 QUEUE_FUNCTION(queue_complete_and_dequeue);
+QUEUE_FUNCTION(queue_wait);
 
 #define RAISE_EVERY		16		/* rows between two raises of the hint */
 #define PEEK_ROWS		16		/* rows to pass in search of a job for a waiter */
@@ -69,6 +75,7 @@ typedef struct Taker
 	int64		visibility_timeout; /* 0: the job's or the queue's */
 	text	   *worker;			/* or NULL */
 	int64		wait;			/* at most; 0: not */
+	bool		only_look;		/* find out whether there is one to take */
 	bool		spare_xid;		/* we may wait without a transaction id */
 	uint32		session;		/* to bind leases to; 0: none */
 	int			want;
@@ -220,6 +227,11 @@ take_live(Taker *taker, HeapTuple row, ItemPointer tid)
 	}
 	if (taker->spare_xid && is_changing(row))
 		return false;
+	if (taker->only_look)
+	{
+		taker->got++;
+		return true;
+	}
 	if (active && job->attempt >= job->max_attempts)
 	{
 		copy = heap_copytuple(row);
@@ -298,7 +310,8 @@ take_class(Taker *taker, HintSlot *hint, int order_class)
 	HintLook	look;
 	Snapshot	snapshot;
 	QueueScan	scan;
-	HintKey		seen = HINT_KEY_MIN;
+	HintKey		before,
+				seen = HINT_KEY_MIN;
 	int			looked = 0,
 				skipped = 0;
 
@@ -320,12 +333,18 @@ take_class(Taker *taker, HintSlot *hint, int order_class)
 			seen = HINT_KEY_MAX;
 			break;
 		}
-		seen = hint_key_next(job_order_key(JOB_HEAD(row)));
+		before = job_order_key(JOB_HEAD(row));
+		seen = hint_key_next(before);
 		old = MemoryContextSwitchTo(taker->context);
 		took = take_live(taker, row, &tid);
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(taker->context);
 
+		if (took && taker->only_look)
+		{
+			seen = before;		/* it is there for others */
+			break;
+		}
 		if (++looked % RAISE_EVERY == 0)
 			raise_behind(taker, &look, seen);
 		if (took)
@@ -339,7 +358,8 @@ take_class(Taker *taker, HintSlot *hint, int order_class)
 				QueueScanSeek(&scan, ahead);
 		}
 	}
-	if (taker->got == taker->want && taker->slot && QueueHasWaiters(taker->slot))
+	if (taker->got == taker->want && !taker->only_look &&
+		taker->slot && QueueHasWaiters(taker->slot))
 		seen = peek(taker, &scan, seen);
 	if (HINT_KEY_LT(HINT_KEY_MIN, seen))
 		raise_behind(taker, &look, seen);
@@ -418,6 +438,12 @@ take_parked(Taker *taker)
 		seen = hint_key_next(job_due_key(&before));
 		if (taker->spare_xid && is_changing(row))
 			continue;
+		if (taker->only_look)
+		{
+			seen = job_due_key(&before);
+			taker->got++;
+			break;
+		}
 		changed = true;
 		old = MemoryContextSwitchTo(taker->context);
 		row = heap_copytuple(row);
@@ -621,7 +647,8 @@ take(Taker *taker)
 	taker->slot = QueueXactSlot(taker->settings.queue_id);
 	if (!QueueMayHaveJob(taker->slot, taker->now, &known))
 		return;
-	taker->spare_xid = taker->wait > 0 && !TransactionIdIsValid(GetTopTransactionIdIfAny());
+	taker->spare_xid = taker->only_look ||
+		(taker->wait > 0 && !TransactionIdIsValid(GetTopTransactionIdIfAny()));
 	taker->call = CurrentMemoryContext;
 	taker->context = AllocSetContextCreate(CurrentMemoryContext, "queue dequeue",
 										   ALLOCSET_DEFAULT_SIZES);
@@ -629,9 +656,9 @@ take(Taker *taker)
 	take_all_classes(taker);
 	if (taker->got < taker->want)
 		take_parked(taker);
-	if (taker->got > 0)
+	if (taker->got > 0 && !taker->only_look)
 		QueueXactDead(taker->got);
-	if (taker->got > 0 || taker->took_over)
+	if ((taker->got > 0 && !taker->only_look) || taker->took_over)
 		QueueStoreClose(&taker->live);
 	else
 		QueueStoreCloseUnused(&taker->live);
@@ -641,7 +668,8 @@ take(Taker *taker)
 	MemoryContextDelete(taker->context);
 
 	/* a waiter that was woken for several jobs may be gone: see wait.c */
-	if (taker->got == taker->want && taker->slot && QueueHasWaiters(taker->slot) &&
+	if (taker->got == taker->want && !taker->only_look &&
+		taker->slot && QueueHasWaiters(taker->slot) &&
 		QueueMayHaveJob(taker->slot, taker->now, &known))
 		QueueWaitWake(taker->slot, 1);
 }
@@ -670,6 +698,8 @@ take_or_wait(Taker *taker)
 			take(taker);
 		if (taker->got > 0)
 			break;
+		/* what the settings were read with must not be held as well */
+		InvalidateCatalogSnapshot();
 		wake = QueueWaitSleep(&wait);
 		if (wake == WAKE_OVER)
 			break;
@@ -710,4 +740,38 @@ queue_complete_and_dequeue(PG_FUNCTION_ARGS)
 								 PG_ARGISNULL(7) ? NULL : PG_GETARG_ARRAYTYPE_P(7));
 	take_or_wait(&taker);
 	return (Datum) 0;
+}
+
+/* a procedure, as it ends the transaction that it is called in */
+Datum
+queue_wait(PG_FUNCTION_ARGS)
+{
+	CallContext *call = (CallContext *) fcinfo->context;
+	Taker		taker = {.want = 1, .only_look = true};
+	text	   *name;
+
+	QueueRequireWritable("queue.wait()");
+	if (call == NULL || !IsA(call, CallContext) || call->atomic)
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("queue.wait() cannot run inside a transaction block"),
+				 errdetail("It would hold the snapshot of the transaction while it waits."),
+				 errhint("Call it by itself, before BEGIN, or wait in the call that takes: "
+						 "queue.dequeue_batch(..., wait => '30 s').")));
+	name = QueueArgText(fcinfo, 0, "queue_name");
+	if (PG_ARGISNULL(1))
+		QueueErrorNull("timeout", "Give an interval such as '30 s'.");
+	taker.wait = QueueArgDuration(PG_GETARG_DATUM(1), "timeout", true);
+	QueueSettingsRequire(name, PRIVILEGE_DEQUEUE, &taker.settings);
+
+	/* this memory outlives the commit, the snapshots of the call do not */
+	SPI_connect_ext(SPI_OPT_NONATOMIC);
+	taker.name = cstring_to_text_with_len(VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name));
+	SPI_commit();
+	SPI_start_transaction();
+	/* a higher level would keep the snapshot of the first look */
+	XactIsoLevel = XACT_READ_COMMITTED;
+	take_or_wait(&taker);
+	SPI_finish();
+	PG_RETURN_VOID();
 }

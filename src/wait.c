@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * wait.c
- *		Wait for a job: the lists of waiting takers, and CALL queue.wait().
+ *		Wait for a job: the lists of waiting takers.
  *
  * A taker that finds nothing sleeps on its latch, in a list that belongs to
  * the queue's slot in shared memory.  Whoever makes a job claimable wakes as
@@ -64,24 +64,14 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
-#include "nodes/parsenodes.h"
 #include "pgstat.h"
 #include "storage/proc.h"
-#include "utils/builtins.h"
-#include "utils/inval.h"
-#include "utils/snapmgr.h"
 
-#include "catalog.h"
 #include "compat.h"
-#include "internal.h"
 #include "job.h"
 #include "wait.h"
 #include "xact.h"
-
-QUEUE_FUNCTION(queue_wait);
 
 #define POLL_MS			100		/* without room in shared memory */
 #define LOOK_MS			1000	/* without a maintenance worker */
@@ -332,94 +322,4 @@ QueueWaitSleep(QueueWait *wait)
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}
-}
-
-/* ---------------------------------------------------------------------
- * CALL queue.wait()
- * --------------------------------------------------------------------- */
-
-/* the queue as it is now, and our place in its list */
-static QueueSlot *
-enter_queue(QueueWait *wait, text *name, QueueSettings *settings)
-{
-	QueueSlot  *slot;
-	int32		queue_id;
-
-	do
-	{
-		queue_id = settings->queue_id;
-		slot = QueueXactSlot(queue_id);
-		QueueWaitEnter(wait, slot);
-		QueueSettingsReread(name, PRIVILEGE_DEQUEUE, settings);
-	} while (settings->queue_id != queue_id);
-	return slot;
-}
-
-/* sleep until there may be a job, or the time is over */
-static void
-wait_for_job(text *name, QueueSettings *settings, int64 timeout)
-{
-	QueueWait	wait;
-	QueueWake	wake;
-	bool		known,
-				slept = false;
-
-	QueueWaitBegin(&wait, 1, timeout);
-	for (;;)
-	{
-		QueueSlot  *slot = enter_queue(&wait, name, settings);
-
-		/* if nothing is known, only a taker can find out: but not at once again */
-		if (!settings->paused && QueueMayHaveJob(slot, GetCurrentTimestamp(), &known) &&
-			(known || slept))
-			break;
-		/* what the settings were read with would count as ours while we sleep */
-		InvalidateCatalogSnapshot();
-		wake = QueueWaitSleep(&wait);
-		if (wake == WAKE_OVER)
-			break;
-		slept = true;
-		if (wake == WAKE_LOOK)
-			continue;
-		AcceptInvalidationMessages();
-		QueueSettingsRequire(name, PRIVILEGE_DEQUEUE, settings);
-		if (!settings->paused && QueueMayHaveJob(slot, GetCurrentTimestamp(), &known))
-		{
-			QueueWaitEnd(true);
-			return;
-		}
-	}
-	QueueWaitEnd(false);
-}
-
-Datum
-queue_wait(PG_FUNCTION_ARGS)
-{
-	CallContext *call = (CallContext *) fcinfo->context;
-	QueueSettings settings;
-	text	   *name;
-	int64		timeout;
-
-	QueueRequireWritable("queue.wait()");
-	if (call == NULL || !IsA(call, CallContext) || call->atomic)
-		ereport(ERROR,
-				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
-				 errmsg("queue.wait() cannot run inside a transaction block"),
-				 errdetail("It would hold the snapshot of the transaction while it waits."),
-				 errhint("Call it by itself, before BEGIN, or wait in the call that takes: "
-						 "queue.dequeue_batch(..., wait => '30 s').")));
-	name = QueueArgText(fcinfo, 0, "queue_name");
-	if (PG_ARGISNULL(1))
-		QueueErrorNull("timeout", "Give an interval such as '30 s'.");
-	timeout = QueueArgDuration(PG_GETARG_DATUM(1), "timeout", true);
-	QueueSettingsRequire(name, PRIVILEGE_DEQUEUE, &settings);
-
-	/* the procedure's memory outlives the commit, but not what the call brought */
-	SPI_connect_ext(SPI_OPT_NONATOMIC);
-	name = cstring_to_text_with_len(VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name));
-	SPI_commit();
-	SPI_start_transaction();
-	wait_for_job(name, &settings, timeout);
-	SPI_finish();
-	PG_RETURN_VOID();
 }

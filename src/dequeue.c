@@ -751,6 +751,11 @@ queue_wait(PG_FUNCTION_ARGS)
 	text	   *name;
 
 	QueueRequireWritable("queue.wait()");
+	name = QueueArgText(fcinfo, 0, "queue_name");
+	if (PG_ARGISNULL(1))
+		QueueErrorNull("timeout", "Give an interval such as '30 s'.");
+	taker.wait = QueueArgDuration(PG_GETARG_DATUM(1), "timeout", true);
+	QueueSettingsRequire(name, PRIVILEGE_DEQUEUE, &taker.settings);
 	if (call == NULL || !IsA(call, CallContext) || call->atomic)
 		ereport(ERROR,
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
@@ -758,11 +763,6 @@ queue_wait(PG_FUNCTION_ARGS)
 				 errdetail("It would hold the snapshot of the transaction while it waits."),
 				 errhint("Call it by itself, before BEGIN, or wait in the call that takes: "
 						 "queue.dequeue_batch(..., wait => '30 s').")));
-	name = QueueArgText(fcinfo, 0, "queue_name");
-	if (PG_ARGISNULL(1))
-		QueueErrorNull("timeout", "Give an interval such as '30 s'.");
-	taker.wait = QueueArgDuration(PG_GETARG_DATUM(1), "timeout", true);
-	QueueSettingsRequire(name, PRIVILEGE_DEQUEUE, &taker.settings);
 
 	/* this memory outlives the commit, the snapshots of the call do not */
 	SPI_connect_ext(SPI_OPT_NONATOMIC);

@@ -273,16 +273,23 @@ look_at(TimestampTz now)
 	HintSlot   *parked;
 	int			count;
 	bool		known = false;
+	TimestampTz due;
 
 	if (waiting)
 		(void) QueueHintList(waiting, &count, &known);
-	if (!known)
+	parked = known ? QueueHintSlot(waiting, CLASS_PARKED, false) : NULL;
+	if (parked == NULL)
 		return TimestampTzPlusMilliseconds(now, POLL_MS);
-	if (Installations[waiting->installation].maintenance != NULL)
-		return PG_INT64_MAX;
-	parked = QueueHintSlot(waiting, CLASS_PARKED, false);
-	return Min(TimestampTzPlusMilliseconds(now, LOOK_MS),
-			   parked ? Max(QueueHintRead(parked, NULL).at, now) : PG_INT64_MAX);
+
+	/* what we have parked ourselves, the worker cannot see yet */
+	due = QueueXactOwnKey(parked).at;
+	if (Installations[waiting->installation].maintenance == NULL)
+	{
+		due = Min(due, QueueHintRead(parked, NULL).at);
+		/* due already: the look that we have just made has left it to somebody */
+		due = Min(due > now ? due : PG_INT64_MAX, TimestampTzPlusMilliseconds(now, LOOK_MS));
+	}
+	return due > now ? due : PG_INT64_MAX;
 }
 
 static bool

@@ -37,7 +37,9 @@ sub start_session
 	my %session = (stdout => '', stderr => '');
 	my $connstr = $params{connstr} || $node->connstr('postgres') . ' application_name=session';
 
-	$session{handle} = IPC::Run::start([ 'psql', '-XAtq', '-d', $connstr, '-c', $sql ],
+	# one statement after the other, each by itself
+	$session{handle} = IPC::Run::start(
+		[ 'psql', '-XAtq', '-d', $connstr, map { ('-c', $_) } split /;\s*/, $sql ],
 		'<', \undef, '>', \$session{stdout}, '2>', \$session{stderr});
 	return \%session;
 }
@@ -85,13 +87,12 @@ is($session->{stderr}, '', 'and ends when there is a job');
 is($node->safe_psql('postgres', $dequeue), '"call"', 'which is there to be taken');
 
 # also under a level that keeps snapshots, beside a job that it cannot have
-$node->safe_psql('postgres', q{ALTER ROLE CURRENT_USER SET default_transaction_isolation = 'repeatable read';
+$node->safe_psql('postgres', q{
 	SELECT queue.enqueue('q', '1');
 	SELECT count(*) FROM queue.dequeue_batch('q', visibility_timeout => '1 h')});
-$session = start_session(q{CALL queue.wait('q', '5 min')});
+$session = start_session(q{SET default_transaction_isolation = 'repeatable read'; CALL queue.wait('q', '5 min')});
 wait_for_waiters(1, 'CALL queue.wait() waits at REPEATABLE READ');
 is($node->safe_psql('postgres', $held), '0|0|0', 'and holds as little');
-$node->safe_psql('postgres', q{ALTER ROLE CURRENT_USER RESET default_transaction_isolation});
 enqueue('repeatable');
 end_session($session);
 
@@ -152,10 +153,7 @@ my $asleep = q{SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep
 for my $how (qw(pg_terminate_backend kill))
 {
 	enqueue($how);
-	# two statements, so that the claim is committed
-	$session = { stdout => '', stderr => '' };
-	$session->{handle} = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres') ],
-		'<', \$bound, '>', \$session->{stdout}, '2>', \$session->{stderr});
+	$session = start_session($bound);
 	wait_for($node, $asleep, 'a session holds a bound lease', '1');
 	is($node->safe_psql('postgres', q{SELECT count(*) FROM queue.dequeue_batch('q')}), '0', 'which nobody else gets');
 	my $pid = $node->safe_psql('postgres', q{SELECT pid FROM pg_stat_activity WHERE wait_event = 'PgSleep'});

@@ -690,6 +690,7 @@ take_or_wait(Taker *taker)
 		int32		queue_id = taker->settings.queue_id;
 		QueueWake	wake;
 
+		QUEUE_LINGER();
 		QueueWaitEnter(&wait, QueueXactSlot(queue_id));
 		QueueSettingsReread(taker->name, PRIVILEGE_DEQUEUE, &taker->settings);
 		if (taker->settings.queue_id != queue_id)

@@ -184,7 +184,10 @@ QueueWaitEnd(bool served)
 {
 	QueueSlot  *slot = waiting;
 
-	if (slot && leave() && !served && !QUEUE_MUTATION(7))
+	if (slot == NULL)
+		return;
+	QUEUE_LINGER();
+	if (leave() && !served && !QUEUE_MUTATION(7))
 		QueueWaitWake(slot, 1);
 }
 

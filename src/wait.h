@@ -51,12 +51,14 @@ extern QueueWake QueueWaitSleep(QueueWait *wait);
 extern void QueueWaitEnd(bool served);
 extern void QueueWaitForget(void);
 
-/* widens the gaps between two steps, for the storm test */
+/* widens the gaps between two steps, for tests */
 #ifdef QUEUE_TESTING
 #define QUEUE_LINGER() \
 	do { \
-		if (QUEUE_MUTATION(6) || QUEUE_MUTATION(7) || QUEUE_MUTATION(8)) \
+		if (QUEUE_MUTATION(6) || QUEUE_MUTATION(8)) \
 			pg_usleep(300); \
+		if (QUEUE_MUTATION(7) || QUEUE_MUTATION(9)) \
+			pg_usleep(500000); \
 	} while (0)
 #else
 #define QUEUE_LINGER()	((void) 0)

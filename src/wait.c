@@ -187,6 +187,8 @@ QueueWaitEnd(bool served)
 	if (slot == NULL)
 		return;
 	QUEUE_LINGER();
+	if (QUEUE_MUTATION(7) || QUEUE_MUTATION(9))
+		pg_usleep(2000000);		/* long enough for a test to step in */
 	if (leave() && !served && !QUEUE_MUTATION(7))
 		QueueWaitWake(slot, 1);
 }

@@ -57,8 +57,6 @@ extern void QueueWaitForget(void);
 	do { \
 		if (QUEUE_MUTATION(6) || QUEUE_MUTATION(8)) \
 			pg_usleep(300); \
-		if (QUEUE_MUTATION(7) || QUEUE_MUTATION(9)) \
-			pg_usleep(500000); \
 	} while (0)
 #else
 #define QUEUE_LINGER()	((void) 0)

@@ -389,9 +389,9 @@ SKIP:
 		my ($number, $got, $name) = @$mutation;
 
 		$node->safe_psql('postgres', "SELECT mutate($number)");
-		my $first = start_session(q{SELECT payload FROM queue.dequeue_batch('q', wait => '1 s')});
+		my $first = start_session(q{SELECT payload FROM queue.dequeue_batch('q', wait => '3 s')});
 		wait_for_waiters(1, 'one waits');
-		my $second = start_session(q{SELECT payload FROM queue.dequeue_batch('q', wait => '4 s')});
+		my $second = start_session(q{SELECT payload FROM queue.dequeue_batch('q', wait => '8 s')});
 		wait_for_waiters(2, 'another one waits');
 		wait_for_waiters(1, 'the time of the first is over');
 		enqueue('left');

@@ -26,7 +26,7 @@ log_statement = none
 max_connections = 300
 restart_after_crash = on
 });
-$node->safe_psql('postgres', q{SELECT queue.create_queue('q')});
+$node->safe_psql('postgres', q{SELECT queue.create_queue('q', visibility_timeout => '1 h')});
 
 my $waiting = q{wait_event IN ('QueueWait', 'Extension') AND backend_type = 'client backend'};
 

@@ -14,7 +14,7 @@ SELECT extnamespace::regnamespace, extrelocatable FROM pg_extension WHERE extnam
 \pset format unaligned
 \pset tuples_only on
 SELECT proname || E'\n\t' || replace(pg_get_function_arguments(p.oid), ', ', E'\n\t') ||
-	E'\n\t-> ' || replace(pg_get_function_result(p.oid), ', ', E'\n\t   ')
+	E'\n\t-> ' || coalesce(replace(pg_get_function_result(p.oid), ', ', E'\n\t   '), 'a procedure')
 FROM pg_proc AS p JOIN member ON objid = p.oid AND classid = 'pg_proc'::regclass
 WHERE proname !~ '^_'
 ORDER BY proname;

@@ -29,6 +29,9 @@ DECLARE
 	answer text := 'yes';
 BEGIN
 	EXECUTE format('SET LOCAL ROLE %I', 'regress_queue_' || role);
+	IF call LIKE 'CALL %' THEN
+		EXECUTE call;
+	END IF;
 	EXECUTE 'SELECT * FROM ' || call INTO r;
 	IF to_jsonb(r) <@ '{"cancel": false, "complete": false, "complete_many": 0, "fail": null, "fail_many": 0,
 		"extend": null, "release": false, "requeue_failed": 0, "clean": 0}' THEN
@@ -37,6 +40,8 @@ BEGIN
 	RAISE EXCEPTION USING ERRCODE = 'P0001';
 EXCEPTION
 	WHEN raise_exception THEN RETURN answer;
+	-- a procedure that goes no further in here
+	WHEN active_sql_transaction THEN RETURN 'yes';
 	WHEN insufficient_privilege THEN RETURN '-';
 END
 $$;
@@ -54,6 +59,7 @@ FROM job, unnest(ARRAY[
 	$$queue.fail_many('{%2$s}')$$,
 	$$queue.extend(%2$s, '1h')$$,
 	$$queue.release(%2$s)$$,
+	$$CALL queue.wait('q', '0')$$,
 	$$queue.list_jobs('q')$$,
 	$$queue.queue_stats('q')$$,
 	$$queue.alter_queue('q', max_attempts => 9)$$,
@@ -116,7 +122,7 @@ SELECT has_schema_privilege('regress_queue_none', 'queue', 'USAGE') AS usage,
 	count(*) FILTER (WHERE has_function_privilege('regress_queue_none', oid, 'EXECUTE')) AS functions
 FROM pg_proc WHERE pronamespace = 'queue'::regnamespace;
 GRANT USAGE ON SCHEMA queue TO regress_queue_none;
-SELECT allowed('none', format('queue.%I(%s)', proname,
+SELECT allowed('none', format('%squeue.%I(%s)', CASE prokind WHEN 'p' THEN 'CALL ' END, proname,
 		(SELECT string_agg('null::' || t::regtype, ', ') FROM unnest(proargtypes) AS t))) AS allowed, count(*) > 0
 FROM pg_proc WHERE pronamespace = 'queue'::regnamespace AND prorettype <> 'trigger'::regtype
 	AND (NOT proisstrict OR pronargs = 0) GROUP BY 1;

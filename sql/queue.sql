@@ -604,7 +604,9 @@ CREATE FUNCTION queue.dequeue_batch(
 	queue_name text,
 	batch_size int = 1,
 	visibility_timeout interval = null,
-	worker text = null
+	worker text = null,
+	wait interval = '0',
+	bind_session boolean = false
 ) RETURNS TABLE (
 	job_id bigint,
 	payload jsonb,
@@ -621,7 +623,13 @@ CREATE FUNCTION queue.dequeue_batch(
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 100
 AS 'MODULE_PATHNAME', 'queue_dequeue_batch';
 COMMENT ON FUNCTION queue.dequeue_batch IS
-	'takes up to batch_size jobs in order of priority and age, and holds them for the visibility timeout';
+	'takes up to batch_size jobs in order of priority and age, and holds them for the visibility timeout; waits for the first';
+
+CREATE PROCEDURE queue.wait(queue_name text, timeout interval)
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'queue_wait';
+COMMENT ON PROCEDURE queue.wait IS
+	'waits without a snapshot until there may be a job to take, or the timeout is over';
 
 CREATE FUNCTION queue.complete(job_id bigint, result jsonb = null, attempt int = null) RETURNS boolean
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
@@ -641,6 +649,8 @@ CREATE FUNCTION queue.complete_and_dequeue(
 	batch_size int = 1,
 	visibility_timeout interval = null,
 	worker text = null,
+	wait interval = '0',
+	bind_session boolean = false,
 	attempts int[] = null
 ) RETURNS TABLE (
 	job_id bigint,

@@ -25,6 +25,7 @@
 #include "internal.h"
 #include "operate.h"
 #include "ring.h"
+#include "xact.h"
 
 QUEUE_FUNCTION(queue_create_queue);
 QUEUE_FUNCTION(queue_alter_queue);
@@ -77,7 +78,7 @@ static const struct
 /* functions that a role must be able to call for a privilege to be of use */
 static const char *const enqueue_functions = "queue.enqueue, queue.enqueue_batch, queue.cancel";
 static const char *const dequeue_functions = "queue.dequeue_batch, queue.complete, queue.complete_many,"
-" queue.complete_and_dequeue, queue.fail, queue.fail_many, queue.extend, queue.release";
+" queue.complete_and_dequeue, queue.fail, queue.fail_many, queue.extend, queue.release, queue.wait";
 static const char *const browse_functions = "queue.job_status, queue.list_jobs, queue.queue_stats,"
 " queue._may, queue._state";
 static const char *const admin_functions = "queue.alter_queue, queue.reset_queue_setting,"
@@ -213,7 +214,7 @@ grant_usage(Oid role, int privileges)
 	if (privileges & (PRIVILEGE_ENQUEUE | PRIVILEGE_ADMIN))
 		GRANT("GRANT EXECUTE ON FUNCTION %s TO %s", enqueue_functions);
 	if (privileges & (PRIVILEGE_DEQUEUE | PRIVILEGE_ADMIN))
-		GRANT("GRANT EXECUTE ON FUNCTION %s TO %s", dequeue_functions);
+		GRANT("GRANT EXECUTE ON ROUTINE %s TO %s", dequeue_functions);
 	if (privileges & (PRIVILEGE_BROWSE | PRIVILEGE_ADMIN))
 	{
 		GRANT("GRANT EXECUTE ON FUNCTION %s TO %s", browse_functions);
@@ -232,7 +233,7 @@ revoke_usage(Oid role)
 
 	LockRelationOid(QueueCatalogGet(false)->privilege, ShareRowExclusiveLock);
 	GRANT("REVOKE EXECUTE ON FUNCTION %s FROM %s", enqueue_functions);
-	GRANT("REVOKE EXECUTE ON FUNCTION %s FROM %s", dequeue_functions);
+	GRANT("REVOKE EXECUTE ON ROUTINE %s FROM %s", dequeue_functions);
 	GRANT("REVOKE EXECUTE ON FUNCTION %s FROM %s", browse_functions);
 	GRANT("REVOKE EXECUTE ON FUNCTION %s FROM %s", admin_functions);
 	GRANT("REVOKE SELECT ON %s FROM %s", browse_tables);
@@ -423,6 +424,7 @@ queue_alter_queue(PG_FUNCTION_ARGS)
 	for (int i = 0; i < NUM_SETTINGS; i++)
 		if (!PG_ARGISNULL(1 + i))
 			ensure_leaf((Setting) i, PG_GETARG_DATUM(1 + i));
+	QueueXactWakeAll(settings.queue_id);
 	if (OidIsValid(owner))
 	{
 		grant_usage(owner, PRIVILEGE_ALL);
@@ -473,6 +475,7 @@ queue_reset_queue_setting(PG_FUNCTION_ARGS)
 									settings_info[setting].name, settings_info[setting].reset),
 						   1, &type, &value, NULL);
 	settings_changed();
+	QueueXactWakeAll(settings.queue_id);
 	QueueSpiFinish();
 	if (setting == SET_AGING_INTERVAL)
 		update_order(&settings);
@@ -529,6 +532,7 @@ queue_drop_queue(PG_FUNCTION_ARGS)
 	}
 	revoke_unused(settings.owner);
 	settings_changed();
+	QueueXactWakeAll(settings.queue_id);
 	QueueSpiFinish();
 	PG_RETURN_VOID();
 }
@@ -563,6 +567,7 @@ set_paused(FunctionCallInfo fcinfo, bool paused)
 							   " WHERE queue_id OPERATOR(pg_catalog.=) $1"
 							   " AND paused IS DISTINCT FROM $2",
 							   2, types, values, NULL);
+		QueueXactWakeAll(((QueueSettings *) lfirst(lc))->queue_id);
 	}
 	settings_changed();
 	QueueSpiFinish();

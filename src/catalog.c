@@ -634,6 +634,18 @@ QueueSettingsRequire(text *name, int privileges, QueueSettings *settings)
 	QueueRequirePrivilege(settings, privileges);
 }
 
+/*
+ * A commit is visible a moment before its invalidations are sent.  Who is told
+ * of it otherwise, in between, must not believe the cache.
+ */
+void
+QueueSettingsReread(text *name, int privileges, QueueSettings *settings)
+{
+	AcceptInvalidationMessages();
+	queues_valid = false;
+	QueueSettingsRequire(name, privileges, settings);
+}
+
 bool
 QueueSettingsLockById(int32 queue_id, LOCKMODE mode, QueueSettings *settings)
 {

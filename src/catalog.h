@@ -134,6 +134,9 @@ extern int	QueuePrivileges(const QueueSettings *settings);
  * set; an error if there is none, or it may not.
  */
 extern void QueueSettingsRequire(text *name, int privileges, QueueSettings *settings);
+
+/* the same, as it is now, whether or not we have been told of a change */
+extern void QueueSettingsReread(text *name, int privileges, QueueSettings *settings);
 extern void QueueRequirePrivilege(const QueueSettings *settings, int privileges);
 
 /*

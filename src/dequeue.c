@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * dequeue.c
- *		Take jobs: queue.dequeue_batch(), queue.complete_and_dequeue().
+ *		Take jobs: queue.dequeue_batch(), queue.complete_and_dequeue(), and
+ *		wait for them: CALL queue.wait().
  *
  * For each class that the queue has jobs in, in order, a look from its hint on
  * takes what nobody holds.  The update that grants the lease is the lock, the
@@ -16,6 +17,11 @@
  * When the live table has nothing more, due jobs are taken straight out of the
  * parked table.  Usually the maintenance worker has moved them before.
  *
+ * A taker that finds nothing may wait; see wait.c.  Until then it holds as
+ * little as it can: if the hints say that there is nothing, the tables are not
+ * opened, and if nothing was changed in them, their locks are let go.
+ * CALL queue.wait() is a taker that takes nothing and holds nothing.
+ *
  * The snapshot of a look is taken after its hint was read (see hint.c), and is
  * fresh at every isolation level.  The command counter is advanced before, so
  * that what this transaction has just enqueued, or taken in the same
@@ -25,13 +31,19 @@
  */
 #include "postgres.h"
 
+#include "access/transam.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "storage/procarray.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/inval.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 #include "utils/tuplestore.h"
 
 #include "compat.h"
@@ -39,16 +51,23 @@
 #include "group.h"
 #include "internal.h"
 #include "settle.h"
+#include "wait.h"
 
 QUEUE_FUNCTION(queue_dequeue_batch);
 QUEUE_FUNCTION(queue_complete_and_dequeue);
+QUEUE_FUNCTION(queue_wait);
 
 #define RAISE_EVERY		16		/* rows between two raises of the hint */
-#define STALLED_ERROR	"lease expired" /* the same for all, to group by */
+#define PEEK_ROWS		16		/* rows to pass in search of a job for a waiter */
+
+/* the errors of stalled jobs, the same for all, to group by */
+#define STALLED_ERROR	"lease expired"
+#define ENDED_ERROR		"session ended"
 #define REREAD_AFTER	4		/* skipped rows before the hint is read again */
 
 typedef struct Taker
 {
+	text	   *name;			/* of the queue */
 	QueueSettings settings;
 	QueueStore	live;
 	QueueSlot  *slot;
@@ -56,6 +75,10 @@ typedef struct Taker
 	TimestampTz now;
 	int64		visibility_timeout; /* 0: the job's or the queue's */
 	text	   *worker;			/* or NULL */
+	int64		wait;			/* at most; 0: not */
+	bool		only_look;		/* find out whether there is one to take */
+	bool		spare_xid;		/* we may wait without a transaction id */
+	uint32		session;		/* to bind leases to; 0: none */
 	int			want;
 	int			got;
 	bool		took_over;		/* a lease of somebody else */
@@ -136,22 +159,54 @@ form_taken(Taker *taker, HeapTuple row)
 	}
 	else
 		copy = heap_copytuple(row);
-	QueueJobTake(JOB_HEAD(copy), taker->now, QueueTimeAfter(taker->now, timeout));
+	QueueJobTake(JOB_HEAD(copy), taker->now, QueueTimeAfter(taker->now, timeout),
+				 taker->session);
 	return copy;
+}
+
+/* the lease of an active job has ended: log it, and return the error to show */
+static Datum
+log_stalled(QueueFinish *finish, HeapTuple row, TupleDesc desc,
+			const QueueSettings *settings, TimestampTz now, const char *outcome)
+{
+	JobHead    *job = JOB_HEAD(row);
+	bool		expired = job->lease_expires_at <= now;
+	Datum		error = CStringGetTextDatum(expired ? STALLED_ERROR : ENDED_ERROR);
+
+	QueueFinishLog(finish, row, desc, settings, "stalled",
+				   expired ? psprintf("its lease ended at %s; %s",
+									  timestamptz_to_str(job->lease_expires_at), outcome) :
+				   psprintf("the session that its lease was bound to has ended; %s", outcome),
+				   &error, now);
+	return error;
 }
 
 void
 QueueFailStalled(QueueFinish *finish, HeapTuple row, TupleDesc desc,
 				 const QueueSettings *settings, QueueSlot *slot, TimestampTz now)
 {
-	JobHead    *job = JOB_HEAD(row);
-	Datum		error = CStringGetTextDatum(STALLED_ERROR);
+	Datum		error = log_stalled(finish, row, desc, settings, now,
+									"failed for good: attempts are used up");
 
-	QueueFinishLog(finish, row, desc, settings, "stalled",
-				   psprintf("its lease ended at %s; failed for good: attempts are used up",
-							timestamptz_to_str(job->lease_expires_at)),
-				   &error, now);
 	QueueFinishJob(finish, row, desc, settings, slot, JOB_FAILED, &error, NULL, now);
+}
+
+/*
+ * Is somebody changing this row, so that we need not try?  Trying takes a
+ * transaction id, which one who may have to wait does without.
+ */
+static bool
+is_changing(HeapTuple row)
+{
+	uint16		infomask = row->t_data->t_infomask;
+	TransactionId xmax = HeapTupleHeaderGetRawXmax(row->t_data);
+
+	if ((infomask & (HEAP_XMAX_INVALID | HEAP_XMAX_IS_MULTI)) ||
+		TransactionIdIsCurrentTransactionId(xmax))
+		return false;
+	if (TransactionIdIsInProgress(xmax))
+		return true;
+	return !HEAP_XMAX_IS_LOCKED_ONLY(infomask) && TransactionIdDidCommit(xmax);
 }
 
 /* take one row of the live table; false: it is somebody else's */
@@ -165,10 +220,17 @@ take_live(Taker *taker, HeapTuple row, ItemPointer tid)
 	bool		active = job_is_active(job);
 	HeapTuple	copy;
 
-	if (active && job->lease_expires_at > taker->now)
+	if (job_is_held(job, taker->now))
 	{
-		hint_add_lease(&taker->held, job->lease_expires_at, job_order_key(job));
+		hint_add_leases(&taker->held, job_lease(job));
 		return false;
+	}
+	if (taker->spare_xid && is_changing(row))
+		return false;
+	if (taker->only_look)
+	{
+		taker->got++;
+		return true;
 	}
 	if (active && job->attempt >= job->max_attempts)
 	{
@@ -185,20 +247,16 @@ take_live(Taker *taker, HeapTuple row, ItemPointer tid)
 	copy = form_taken(taker, row);
 	if (QueueStoreUpdate(&taker->live, tid, &before, taker->slot, copy, false) != TM_Ok)
 		return false;
-	hint_add_lease(&taker->taken, JOB_HEAD(copy)->lease_expires_at, job_order_key(&before));
+	hint_add_leases(&taker->taken, job_lease(JOB_HEAD(copy)));
 	if (!HeapTupleIsHeapOnly(copy))
 		QueueStoreRemember(before.job_id, &copy->t_self);
 	else if (!HeapTupleIsHeapOnly(row))
 		QueueStoreRemember(before.job_id, &root);
 	if (active)
 	{
-		Datum		error = CStringGetTextDatum(STALLED_ERROR);
-
 		/* the old version, with the attempt and the worker that stalled */
-		QueueFinishLog(taker_finish(taker), row, desc, &taker->settings, "stalled",
-					   psprintf("its lease ended at %s; taken over",
-								timestamptz_to_str(before.lease_expires_at)),
-					   &error, taker->now);
+		(void) log_stalled(taker_finish(taker), row, desc, &taker->settings, taker->now,
+						   "taken over");
 		taker->took_over = true;
 	}
 	else
@@ -223,6 +281,28 @@ raise_behind(Taker *taker, HintLook *look, HintKey seen)
 	QueueHintRaise(look, seen);
 }
 
+/*
+ * We have what we want, and others wait: is there a job for them behind seen?
+ * Returns where we have got to.  Who is woken for nothing wakes nobody after.
+ */
+static HintKey
+peek(Taker *taker, QueueScan *scan, HintKey seen)
+{
+	for (int i = 0; i < PEEK_ROWS; i++)
+	{
+		ItemPointerData tid;
+		HeapTuple	row = QueueScanNext(scan, &tid);
+
+		if (row == NULL)
+			return HINT_KEY_MAX;
+		if (!job_is_held(JOB_HEAD(row), taker->now))
+			break;
+		hint_add_leases(&taker->held, job_lease(JOB_HEAD(row)));
+		seen = hint_key_next(job_order_key(JOB_HEAD(row)));
+	}
+	return seen;
+}
+
 /* a look through one class; hint is NULL if shared memory has no room */
 static void
 take_class(Taker *taker, HintSlot *hint, int order_class)
@@ -230,7 +310,8 @@ take_class(Taker *taker, HintSlot *hint, int order_class)
 	HintLook	look;
 	Snapshot	snapshot;
 	QueueScan	scan;
-	HintKey		seen = HINT_KEY_MIN;
+	HintKey		before,
+				seen = HINT_KEY_MIN;
 	int			looked = 0,
 				skipped = 0;
 
@@ -252,12 +333,18 @@ take_class(Taker *taker, HintSlot *hint, int order_class)
 			seen = HINT_KEY_MAX;
 			break;
 		}
-		seen = hint_key_next(job_order_key(JOB_HEAD(row)));
+		before = job_order_key(JOB_HEAD(row));
+		seen = hint_key_next(before);
 		old = MemoryContextSwitchTo(taker->context);
 		took = take_live(taker, row, &tid);
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(taker->context);
 
+		if (took && taker->only_look)
+		{
+			seen = before;		/* it is there for others */
+			break;
+		}
 		if (++looked % RAISE_EVERY == 0)
 			raise_behind(taker, &look, seen);
 		if (took)
@@ -271,6 +358,9 @@ take_class(Taker *taker, HintSlot *hint, int order_class)
 				QueueScanSeek(&scan, ahead);
 		}
 	}
+	if (taker->got == taker->want && !taker->only_look &&
+		taker->slot && QueueHasWaiters(taker->slot))
+		seen = peek(taker, &scan, seen);
 	if (HINT_KEY_LT(HINT_KEY_MIN, seen))
 		raise_behind(taker, &look, seen);
 	QueueHintLookEnd(&look);
@@ -294,8 +384,7 @@ insert_moved(QueueStore *live, HeapTuple *rows, int count, QueueSlot *slot)
 
 		QueueXactNoteCommit(hint, job_order_key(JOB_HEAD(rows[i])));
 		if (JOB_HEAD(rows[i])->state == JOB_ACTIVE)
-			QueueXactNoteLeases(hint, (HintLeases) {JOB_HEAD(rows[i])->lease_expires_at,
-								job_order_key(JOB_HEAD(rows[i]))});
+			QueueXactNoteLeases(hint, job_lease(JOB_HEAD(rows[i])));
 	}
 	QueueStoreInsert(live, rows, count);
 }
@@ -310,6 +399,7 @@ take_parked(Taker *taker)
 	Snapshot	snapshot;
 	QueueScan	scan;
 	HintKey		seen = HINT_KEY_MIN;
+	bool		changed = false;
 
 	if (hint)
 	{
@@ -346,6 +436,15 @@ take_parked(Taker *taker)
 			break;
 		}
 		seen = hint_key_next(job_due_key(&before));
+		if (taker->spare_xid && is_changing(row))
+			continue;
+		if (taker->only_look)
+		{
+			seen = job_due_key(&before);
+			taker->got++;
+			break;
+		}
+		changed = true;
 		old = MemoryContextSwitchTo(taker->context);
 		row = heap_copytuple(row);
 		if (QueueStoreDelete(&parked, &tid, &before, taker->slot, false, true) == TM_Ok)
@@ -365,7 +464,10 @@ take_parked(Taker *taker)
 	QueueHintLookEnd(&look);
 	QueueScanEnd(&scan);
 	QueueReleaseSnapshot(snapshot);
-	QueueStoreClose(&parked);
+	if (changed)
+		QueueStoreClose(&parked);
+	else
+		QueueStoreCloseUnused(&parked);
 }
 
 int
@@ -516,16 +618,28 @@ taker_init(FunctionCallInfo fcinfo, int first, Taker *taker)
 		taker->worker = PG_GETARG_TEXT_PP(first + 3);
 		QueueCheckLabel(taker->worker, "worker");
 	}
+	if (PG_ARGISNULL(first + 4))
+		QueueErrorNull("wait", "Leave it out, or give '0', not to wait.");
+	taker->wait = Min(QueueArgDuration(PG_GETARG_DATUM(first + 4), "wait", true),
+					  (int64) queue_max_wait * 1000);
+	if (PG_ARGISNULL(first + 5))
+		QueueErrorNull("bind_session", "Give true or false.");
+	taker->name = name;
 	QueueSettingsRequire(name, PRIVILEGE_DEQUEUE, &taker->settings);
+	if (PG_GETARG_BOOL(first + 5))
+		taker->session = QueueSessionNumber();
 
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	taker->result = rsinfo->setResult;
 	taker->result_desc = rsinfo->setDesc;
 }
 
+/* one look at all that there is */
 static void
 take(Taker *taker)
 {
+	bool		known;
+
 	if (taker->settings.paused)
 		return;
 	/* what we have enqueued ourselves may be taken by us */
@@ -533,6 +647,10 @@ take(Taker *taker)
 	CommandCounterIncrement();
 	taker->now = GetCurrentTimestamp();
 	taker->slot = QueueXactSlot(taker->settings.queue_id);
+	if (!QueueMayHaveJob(taker->slot, taker->now, &known))
+		return;
+	taker->spare_xid = taker->only_look ||
+		(taker->wait > 0 && !TransactionIdIsValid(GetTopTransactionIdIfAny()));
 	taker->call = CurrentMemoryContext;
 	taker->context = AllocSetContextCreate(CurrentMemoryContext, "queue dequeue",
 										   ALLOCSET_DEFAULT_SIZES);
@@ -540,12 +658,64 @@ take(Taker *taker)
 	take_all_classes(taker);
 	if (taker->got < taker->want)
 		take_parked(taker);
-	if (taker->got > 0)
+	if (taker->got > 0 && !taker->only_look)
 		QueueXactDead(taker->got);
-	QueueStoreClose(&taker->live);
+	if ((taker->got > 0 && !taker->only_look) || taker->took_over)
+		QueueStoreClose(&taker->live);
+	else
+		QueueStoreCloseUnused(&taker->live);
 	if (taker->finish)
 		QueueFinishEnd(taker->finish);
+	taker->finish = NULL;
 	MemoryContextDelete(taker->context);
+
+	/* a waiter that was woken for several jobs may be gone: see wait.c */
+	if (taker->got == taker->want && !taker->only_look &&
+		taker->slot && QueueHasWaiters(taker->slot) &&
+		QueueMayHaveJob(taker->slot, taker->now, &known))
+		QueueWaitWake(taker->slot, 1);
+}
+
+/* take, and wait as long as there is nothing; see wait.h */
+static void
+take_or_wait(Taker *taker)
+{
+	QueueWait	wait;
+	bool		served = false;
+
+	take(taker);
+	if (taker->got > 0 || taker->wait == 0)
+		return;
+	QueueWaitBegin(&wait, taker->want, taker->wait);
+	for (;;)
+	{
+		int32		queue_id = taker->settings.queue_id;
+		QueueWake	wake;
+
+		QUEUE_LINGER();
+		QueueWaitEnter(&wait, QueueXactSlot(queue_id));
+		QueueSettingsReread(taker->name, PRIVILEGE_DEQUEUE, &taker->settings);
+		if (taker->settings.queue_id != queue_id)
+			continue;
+		if (!QUEUE_MUTATION(6))
+			take(taker);
+		if (taker->got > 0)
+			break;
+		/* what the settings were read with must not be held as well */
+		InvalidateCatalogSnapshot();
+		wake = QueueWaitSleep(&wait);
+		if (wake == WAKE_OVER)
+			break;
+		if (wake == WAKE_LOOK)
+			continue;
+		AcceptInvalidationMessages();
+		QueueSettingsRequire(taker->name, PRIVILEGE_DEQUEUE, &taker->settings);
+		take(taker);
+		served = taker->got > 0;
+		if (served)
+			break;
+	}
+	QueueWaitEnd(served);
 }
 
 Datum
@@ -556,7 +726,7 @@ queue_dequeue_batch(PG_FUNCTION_ARGS)
 	QueueRequireWritable("queue.dequeue_batch()");
 	taker_init(fcinfo, 0, &taker);
 	QueueXactClaimBegin();
-	take(&taker);
+	take_or_wait(&taker);
 	QueueXactClaimEnd(taker.took_over);
 	return (Datum) 0;
 }
@@ -570,7 +740,41 @@ queue_complete_and_dequeue(PG_FUNCTION_ARGS)
 	taker_init(fcinfo, 1, &taker);
 	if (!PG_ARGISNULL(0))
 		(void) QueueCompleteMany(PG_GETARG_ARRAYTYPE_P(0),
-								 PG_ARGISNULL(5) ? NULL : PG_GETARG_ARRAYTYPE_P(5));
-	take(&taker);
+								 PG_ARGISNULL(7) ? NULL : PG_GETARG_ARRAYTYPE_P(7));
+	take_or_wait(&taker);
 	return (Datum) 0;
+}
+
+/* a procedure, as it ends the transaction that it is called in */
+Datum
+queue_wait(PG_FUNCTION_ARGS)
+{
+	CallContext *call = (CallContext *) fcinfo->context;
+	Taker		taker = {.want = 1, .only_look = true};
+	text	   *name;
+
+	QueueRequireWritable("queue.wait()");
+	name = QueueArgText(fcinfo, 0, "queue_name");
+	if (PG_ARGISNULL(1))
+		QueueErrorNull("timeout", "Give an interval such as '30 s'.");
+	taker.wait = QueueArgDuration(PG_GETARG_DATUM(1), "timeout", true);
+	QueueSettingsRequire(name, PRIVILEGE_DEQUEUE, &taker.settings);
+	if (call == NULL || !IsA(call, CallContext) || call->atomic)
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("queue.wait() cannot run inside a transaction block"),
+				 errdetail("It would hold the snapshot of the transaction while it waits."),
+				 errhint("Call it by itself, before BEGIN, or wait in the call that takes: "
+						 "queue.dequeue_batch(..., wait => '30 s').")));
+
+	/* this memory outlives the commit, the snapshots of the call do not */
+	SPI_connect_ext(SPI_OPT_NONATOMIC);
+	taker.name = cstring_to_text_with_len(VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name));
+	SPI_commit();
+	SPI_start_transaction();
+	/* a higher level would keep the snapshot of the first look */
+	XactIsoLevel = XACT_READ_COMMITTED;
+	take_or_wait(&taker);
+	SPI_finish();
+	PG_RETURN_VOID();
 }

@@ -255,7 +255,7 @@ QueueHintNoteLeases(HintSlot *slot, HintLeases leases)
 	if (QUEUE_MUTATION(3))
 		return;
 	SpinLockAcquire(&slot->mutex);
-	hint_add_lease(&slot->leases, leases.expiry, leases.last);
+	hint_add_leases(&slot->leases, leases);
 	SpinLockRelease(&slot->mutex);
 }
 
@@ -304,15 +304,15 @@ QueueHintRead(HintSlot *slot, HintKey *floor)
 	return hint;
 }
 
-TimestampTz
-QueueHintLeastExpiry(HintSlot *slot)
+HintLeases
+QueueHintLeases(HintSlot *slot)
 {
-	TimestampTz least;
+	HintLeases	leases;
 
 	SpinLockAcquire(&slot->mutex);
-	least = slot->leases.expiry;
+	leases = slot->leases;
 	SpinLockRelease(&slot->mutex);
-	return least;
+	return leases;
 }
 
 /*

@@ -45,9 +45,9 @@ extern void QueueHintNoteLeases(HintSlot *slot, HintLeases leases);
 extern void QueueHintLower(HintSlot *slot);
 extern void QueueHintLowerAll(Installation *installation);
 
-/* the hint as it stands; the least expiry; forgetting leases before a sweep */
+/* the hint as it stands; what is known of leases; forgetting it before a sweep */
 extern HintKey QueueHintRead(HintSlot *slot, HintKey *floor);
-extern TimestampTz QueueHintLeastExpiry(HintSlot *slot);
+extern HintLeases QueueHintLeases(HintSlot *slot);
 extern HintLeases QueueHintTakeLeases(HintSlot *slot);
 
 /*

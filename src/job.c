@@ -13,7 +13,8 @@
  * the row somewhere else (a restored dump, a database made from this one as
  * template) bears a foreign number: nobody there holds the job, so it counts
  * as waiting.  A crash, a restart or the promotion of a standby change nothing
- * in the number, so leases live on.
+ * in the number, so leases live on.  The lower half of lease_owner is zero, or
+ * names the session that the lease is bound to: see session.c.
  *
  *-------------------------------------------------------------------------
  */
@@ -197,7 +198,7 @@ QueueJobUnblock(JobHead *job)
 
 /* a taker gets it, or takes it over from one whose lease has run out */
 void
-QueueJobTake(JobHead *job, TimestampTz now, TimestampTz expires_at)
+QueueJobTake(JobHead *job, TimestampTz now, TimestampTz expires_at, uint32 session)
 {
 	Assert(job->state != JOB_ACTIVE || !job_is_held(job, now));
 	Assert(expires_at > now);
@@ -206,7 +207,7 @@ QueueJobTake(JobHead *job, TimestampTz now, TimestampTz expires_at)
 	job->attempt++;
 	job->taken_at = now;
 	job->lease_expires_at = expires_at;
-	job->lease_owner = QueueLeaseOwner();
+	job->lease_owner = QueueLeaseOwner() + session;
 }
 
 /* its holder gives it back, to run again at run_at */

@@ -16,6 +16,7 @@
 #include "utils/rel.h"
 
 #include "catalog.h"
+#include "session.h"
 #include "shared.h"
 
 /* columns of both tables */
@@ -84,20 +85,42 @@ job_is_plain(HeapTuple tuple)
 		!job_has(tuple, JOB_ORIGIN);
 }
 
-/* who the leases that this installation gives out belong to */
+/* who the leases that this installation gives out belong to: the upper half */
 extern int64 QueueLeaseOwner(void);
 
-/* is somebody holding it?  The lease may have run out since. */
+/* the session that its lease is bound to; 0: none */
+static inline uint32
+job_session(const JobHead *job)
+{
+	return (uint32) job->lease_owner;
+}
+
+/*
+ * Has somebody taken it, and nobody taken it over since?  The lease may have
+ * ended.  The state of a job in counters and views: it changes by commits only.
+ */
 static inline bool
 job_is_active(const JobHead *job)
 {
-	return job->state == JOB_ACTIVE && job->lease_owner == QueueLeaseOwner();
+	return job->state == JOB_ACTIVE &&
+		job->lease_owner - job_session(job) == QueueLeaseOwner();
 }
 
+/* is it nobody else's to take? */
 static inline bool
 job_is_held(const JobHead *job, TimestampTz now)
 {
-	return job_is_active(job) && job->lease_expires_at > now;
+	return job_is_active(job) && job->lease_expires_at > now &&
+		(job_session(job) == 0 || QueueSessionAlive(job_session(job)));
+}
+
+/* the lease of an active job, for its class */
+static inline HintLeases
+job_lease(const JobHead *job)
+{
+	return (HintLeases) {
+		job->lease_expires_at, job_order_key(job), job_session(job) != 0
+	};
 }
 
 /* the state that counts, whatever stands in the row after a restore */
@@ -116,7 +139,7 @@ extern void QueueJobSetOrder(JobHead *job, const QueueSettings *settings);
 extern void QueueJobEnter(JobHead *job, const QueueSettings *settings, TimestampTz now);
 extern void QueueJobBlock(JobHead *job, JobState state);
 extern void QueueJobUnblock(JobHead *job);
-extern void QueueJobTake(JobHead *job, TimestampTz now, TimestampTz expires_at);
+extern void QueueJobTake(JobHead *job, TimestampTz now, TimestampTz expires_at, uint32 session);
 extern void QueueJobReturn(JobHead *job, const QueueSettings *settings,
 						   TimestampTz run_at, TimestampTz now);
 extern void QueueJobDue(JobHead *job, const QueueSettings *settings);

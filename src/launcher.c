@@ -42,6 +42,7 @@
 
 #include "compat.h"
 #include "launcher.h"
+#include "wait.h"
 #include "worker.h"
 
 #define LOOK_EVERY_MS		60000	/* for new databases */
@@ -199,6 +200,10 @@ detach(int code, Datum arg)
 		if (Installations[i].maintenance == MyLatch)
 			Installations[i].maintenance = NULL;
 	LWLockRelease(Shared->lock);
+	/* they must look for due jobs by themselves from now on */
+	for (int i = 0; i < queue_max_databases; i++)
+		if (Installations[i].database_id == MyDatabaseId)
+			QueueWaitWakeInstallation(&Installations[i]);
 }
 
 DatabaseEntry *

@@ -19,6 +19,9 @@
  * one, changes the hint first and then reads what is published.  So either the
  * look has seen the hint, or the commit sets the latch.
  *
+ * Takers that wait are woken by whoever notes a job, so by the worker, too: by
+ * the commit of a move, and for each ended lease (see wait.c).
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -51,6 +54,7 @@
 #include "launcher.h"
 #include "ring.h"
 #include "stats.h"
+#include "wait.h"
 #include "worker.h"
 
 QUEUE_FUNCTION(queue_maintain);
@@ -74,6 +78,7 @@ typedef struct Swept
 {
 	TimestampTz not_before;		/* next sweep */
 	TimestampTz safety_at;		/* next safety look */
+	bool		session_ended;	/* one that may have had a lease here */
 } Swept;
 
 static Swept *swept;
@@ -114,6 +119,14 @@ make_slots(List *queues)
 		if (slot)
 			(void) QueueHintSlot(slot, CLASS_PARKED, true);
 	}
+}
+
+/* a job may be taken that takers have left behind */
+static void
+note_job(QueueSlot *slot, HintSlot *hint, HintKey key)
+{
+	QueueHintNote(hint, key);
+	QueueWaitWake(slot, 1);
 }
 
 /*
@@ -159,19 +172,19 @@ sweep_class(const QueueSettings *settings, QueueSlot *slot, HintSlot *hint, bool
 		if (!job_is_active(job))
 		{
 			if (safety && HINT_KEY_LT(key, taken_up_to))
-				QueueHintNote(hint, key);
+				note_job(slot, hint, key);
 			continue;
 		}
-		if (job->lease_expires_at > now)
+		if (job_is_held(job, now))
 		{
-			hint_add_lease(&seen, job->lease_expires_at, key);
+			hint_add_leases(&seen, job_lease(job));
 			continue;
 		}
 		found++;
 		hint_add_lease(&seen, PG_INT64_MAX, key);
 		if (job->attempt < job->max_attempts)
 		{
-			QueueHintNote(hint, key);
+			note_job(slot, hint, key);
 			continue;
 		}
 		if (found <= SWEEP_CHUNK)
@@ -398,8 +411,12 @@ sweep_queue(const QueueSettings *settings)
 		hints = QueueHintList(slot, &count, &known);
 	}
 	for (int i = 0; i < count; i++)
-		if (QueueHintLeastExpiry(hints[i]) <= GetCurrentTimestamp())
+	{
+		HintLeases	leases = QueueHintLeases(hints[i]);
+
+		if (leases.expiry <= GetCurrentTimestamp() || leases.bound)
 			found += sweep_class(settings, slot, hints[i], false);
+	}
 	return found;
 }
 
@@ -539,10 +556,23 @@ move_due(Installation *installation, TimestampTz *wake_at)
 	}
 }
 
+/* when a class is to be swept, as far as is known */
+static TimestampTz
+sweep_at(HintSlot *hint, const Swept *last)
+{
+	HintLeases	leases = QueueHintLeases(hint);
+
+	if (last->session_ended && leases.bound)
+		return last->not_before;
+	return Max(leases.expiry, last->not_before);
+}
+
 /* sweep what has ended leases; *wake_at gets the next expiry */
 static void
 sweep_leases(Installation *installation, TimestampTz *wake_at)
 {
+	bool		session_ended = pg_atomic_exchange_u32(&installation->session_ended, 0) != 0;
+
 	for (int i = 0; i < queue_max_hints; i++)
 	{
 		HintSlot   *hint = &HintSlots[i];
@@ -552,18 +582,22 @@ sweep_leases(Installation *installation, TimestampTz *wake_at)
 					took;
 		bool		safety;
 
+		swept[i].session_ended |= session_ended;
+
 		if (settings == NULL || hint->order_class == CLASS_PARKED)
 			continue;
 		if (swept[i].safety_at == 0)
 			swept[i].safety_at = now + (TimestampTz) SAFETY_EVERY_MS * 1000;
 		safety = now >= swept[i].safety_at;
-		due = Max(QueueHintLeastExpiry(hint), swept[i].not_before);
+		due = sweep_at(hint, &swept[i]);
 		if (due > now && !safety)
 		{
 			*wake_at = Min(*wake_at, Min(due, swept[i].safety_at));
 			continue;
 		}
 
+		/* sessions that end from here on raise the flag of the installation again */
+		swept[i].session_ended = false;
 		QueueWorkerBegin(safety ? "safety look" : "looking for ended leases");
 		load_queues();
 		settings = hint_settings(installation, hint);
@@ -584,7 +618,26 @@ sweep_leases(Installation *installation, TimestampTz *wake_at)
 		if (safety)
 			swept[i].safety_at = now + took + Max((TimestampTz) SAFETY_EVERY_MS * 1000,
 												  took * SAFETY_SHARE);
-		*wake_at = Min(*wake_at, Max(QueueHintLeastExpiry(hint), swept[i].not_before));
+		*wake_at = Min(*wake_at, sweep_at(hint, &swept[i]));
+	}
+}
+
+/*
+ * Where the hints say that there is a job while takers wait, somebody was woken
+ * for it and has not come: one who has called queue.wait(), most likely.
+ */
+static void
+wake_next(Installation *installation)
+{
+	for (int i = 0; i < queue_max_hints; i++)
+	{
+		HintSlot   *hint = &HintSlots[i];
+		const QueueSettings *settings = hint_settings(installation, hint);
+
+		if (settings && !settings->paused && hint->order_class != CLASS_PARKED &&
+			QueueHasWaiters(&QueueSlots[hint->queue]) &&
+			HINT_KEY_LT(QueueHintRead(hint, NULL), HINT_KEY_MAX))
+			QueueWaitWake(&QueueSlots[hint->queue], 1);
 	}
 }
 
@@ -764,6 +817,16 @@ start_vacuum(Installation *installation, Oid live_id)
 		handle = NULL;			/* autovacuum will have to do */
 }
 
+/* free what does not belong to the extension as it is now; waiters are in the way */
+static void
+forget_dropped(Oid live_id)
+{
+	for (int i = 0; i < queue_max_databases; i++)
+		if (Installations[i].database_id == MyDatabaseId && Installations[i].live_id != live_id)
+			QueueWaitWakeInstallation(&Installations[i]);
+	QueueSharedFreeInstallations(MyDatabaseId, live_id);
+}
+
 static Installation *
 find_installation(Oid *live_id)
 {
@@ -786,7 +849,8 @@ void
 queue_maintenance_main(Datum main_arg)
 {
 	DatabaseEntry *entry;
-	Oid			live_id = InvalidOid;
+	Oid			live_id = InvalidOid,
+				known_live_id = InvalidOid;
 	TimestampTz rings_at = 0,
 				tidied_at = 0;
 	MemoryContext context;
@@ -812,8 +876,10 @@ queue_maintenance_main(Datum main_arg)
 		MemoryContextSwitchTo(context);
 		MemoryContextReset(context);
 		QueueLauncherFound(entry, installation != NULL);
-		if (!OidIsValid(live_id))
-			QueueSharedFreeInstallations(MyDatabaseId, InvalidOid);
+		/* dropped, and perhaps created anew */
+		if (live_id != known_live_id)
+			forget_dropped(live_id);
+		known_live_id = live_id;
 		if (installation == NULL || entry->leave)
 			proc_exit(0);
 
@@ -833,6 +899,7 @@ queue_maintenance_main(Datum main_arg)
 		move_due(installation, &wake_at);
 		check_blocked(installation, &wake_at);
 		sweep_leases(installation, &wake_at);
+		wake_next(installation);
 		if (every(&rings_at, RING_EVERY_MS, now))
 			keep_rings();
 		if (every(&tidied_at, TIDY_EVERY_MS, now))

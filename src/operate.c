@@ -159,7 +159,7 @@ sweep_row(Sweep *sweep, QueueStore *store, HeapTuple row, ItemPointer tid)
 								job_order_key(&after));
 			if (job_is_active(&after))
 				QueueXactNoteLeases(QueueStoreHint(store, &after, sweep->slot, true),
-									(HintLeases) {after.lease_expires_at, job_order_key(&after)});
+									job_lease(&after));
 			result = QueueStoreUpdate(store, tid, &before, sweep->slot, copy, sweep->all);
 			if (result == TM_Ok)
 				sweep->done++;

@@ -47,6 +47,7 @@ int			queue_log_retention = 7 * 24 * 60;
 int			queue_maintenance_interval = 1000;
 int			queue_vacuum_threshold = 100000;
 bool		queue_async_claims = true;
+int			queue_max_wait = 60000;
 
 static ProcessUtility_hook_type prev_process_utility;
 
@@ -87,6 +88,11 @@ define_settings(void)
 							 "A crash may undo such a claim; the jobs then wait again.",
 							 &queue_async_claims, true,
 							 PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("queue.max_wait",
+							"Sets the longest time that a call which takes jobs waits for one.",
+							"Its snapshot is held meanwhile, so vacuum removes nothing that is newer.",
+							&queue_max_wait, 60000, 0, 24 * 60 * 60 * 1000,
+							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
 #if PG_VERSION_NUM >= 150000
 	MarkGUCPrefixReserved("queue");
 #else

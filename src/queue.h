@@ -60,5 +60,6 @@ extern int	queue_log_retention;
 extern int	queue_maintenance_interval;
 extern int	queue_vacuum_threshold;
 extern bool queue_async_claims;
+extern int	queue_max_wait;
 
 #endif							/* QUEUE_H */

@@ -223,7 +223,7 @@ extend_row(Settler *settler, HeapTuple row, ItemPointer tid, const JobHead *befo
 
 	JOB_HEAD(copy)->lease_expires_at = settler->expires_at;
 	QueueXactNoteLeases(QueueStoreHint(&settler->live, before, settler->slot, true),
-						(HintLeases) {settler->expires_at, job_order_key(before)});
+						job_lease(JOB_HEAD(copy)));
 	return QueueStoreUpdate(&settler->live, tid, before, settler->slot, copy, true);
 }
 

@@ -3,9 +3,9 @@
  * shared.c
  *		Our shared memory: who gets which slot of it, and for how long.
  *
- * There are four arrays of fixed size: installations (the extension in one
- * database), queues, hints (one class of one queue) and databases (for the
- * launcher).  Nothing in them is truth.  When an array is used up, its user
+ * There are arrays of fixed size: installations (the extension in one
+ * database), queues, hints (one class of one queue), databases (for the
+ * launcher) and the server's processes.  Nothing in them is truth.  When an array is used up, its user
  * does without: no hint means that a look starts at the left edge of the
  * index, no queue slot means that there are no counters.  Both are slow and
  * right; the log says so once.
@@ -40,6 +40,8 @@ Installation *Installations;
 QueueSlot  *QueueSlots;
 HintSlot   *HintSlots;
 DatabaseEntry *DatabaseEntries;
+QueueBackend *QueueBackends;
+int			queue_num_backends;
 
 static TransactionId *CountedXips;
 static LWLockPadded *Locks;
@@ -82,6 +84,7 @@ shared_size(void)
 	size = add_size(size, mul_size(queue_max_hints, sizeof(HintSlot)));
 	size = add_size(size, mul_size(mul_size(queue_max_databases, QueueMaxSnapshotXids()),
 								   sizeof(TransactionId)));
+	size = add_size(size, mul_size(QueueMaxSnapshotXids(), sizeof(QueueBackend)));
 	return add_size(size, 16 * MAXIMUM_ALIGNOF);
 }
 
@@ -127,6 +130,9 @@ startup_shared(void)
 	HintSlots = carve(&at, sizeof(HintSlot) * queue_max_hints);
 	CountedXips = carve(&at, sizeof(TransactionId) * QueueMaxSnapshotXids() *
 						queue_max_databases);
+	/* ordinary processes come first in the server's array, and bear its numbers */
+	queue_num_backends = QueueMaxSnapshotXids();
+	QueueBackends = carve(&at, sizeof(QueueBackend) * queue_num_backends);
 	if (!found)
 	{
 		Shared->lock = &Locks[0].lock;
@@ -141,6 +147,7 @@ startup_shared(void)
 			pg_atomic_init_u64(&installation->dead, 0);
 			pg_atomic_init_u32(&installation->recount, 0);
 			SpinLockInit(&installation->check_mutex);
+			pg_atomic_init_u32(&installation->session_ended, 0);
 			for (int r = 0; r < 2; r++)
 				for (int leaf = 0; leaf < lengthof(installation->leaf_mark[r]); leaf++)
 					pg_atomic_init_u64(&installation->leaf_mark[r][leaf], 0);
@@ -156,6 +163,9 @@ startup_shared(void)
 			pg_atomic_init_u32(&slot->touched, 0);
 			pg_atomic_init_u32(&slot->dependents, 0);
 			pg_atomic_init_u32(&slot->classes_generation, 0);
+			pg_atomic_init_u32(&slot->waiters, 0);
+			SpinLockInit(&slot->wait_mutex);
+			slot->first_waiter = slot->last_waiter = -1;
 			for (int c = 0; c < NUM_COUNTS; c++)
 				pg_atomic_init_u64(&slot->count[c], 0);
 		}
@@ -164,6 +174,8 @@ startup_shared(void)
 			SpinLockInit(&HintSlots[i].mutex);
 			HintSlots[i].queue = -1;
 		}
+		for (int i = 0; i < queue_num_backends; i++)
+			pg_atomic_init_u32(&QueueBackends[i].session, 0);
 	}
 	LWLockRelease(AddinShmemInitLock);
 }
@@ -179,6 +191,14 @@ QueueSharedInit(void)
 #endif
 	prev_shmem_startup_hook = shmem_startup_hook;
 	shmem_startup_hook = startup_shared;
+}
+
+QueueBackend *
+QueueMyBackend(void)
+{
+	int			number = MyProc - ProcGlobal->allProcs;
+
+	return number < queue_num_backends ? &QueueBackends[number] : NULL;
 }
 
 LWLock *
@@ -501,6 +521,8 @@ free_slot(QueueSlot *slot)
 		Assert(hint->cells_used == 0);
 		hint->queue = -1;
 	}
+	/* who waits has pinned it */
+	Assert(slot->first_waiter == -1 && pg_atomic_read_u32(&slot->waiters) == 0);
 	slot->installation = -1;
 	Shared->full_logged = false;
 	return true;

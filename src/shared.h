@@ -4,7 +4,8 @@
  *		The layout of our shared memory.
  *
  * Only shared.c allocates and frees slots; hint.c works on HintSlot,
- * stats.c on the counters, launcher.c on DatabaseEntry.
+ * stats.c on the counters, wait.c on the lists of waiters, launcher.c on
+ * DatabaseEntry.
  *
  *-------------------------------------------------------------------------
  */
@@ -55,10 +56,11 @@ typedef struct HintLeases
 {
 	TimestampTz expiry;			/* none ends before it */
 	HintKey		last;			/* no active job sorts behind it */
+	bool		bound;			/* one may end with a session */
 } HintLeases;
 
-#define HINT_NO_LEASES		((HintLeases) {PG_INT64_MAX, HINT_KEY_MIN})
-#define HINT_ANY_LEASES		((HintLeases) {PG_INT64_MIN, HINT_KEY_MAX})
+#define HINT_NO_LEASES		((HintLeases) {PG_INT64_MAX, HINT_KEY_MIN, false})
+#define HINT_ANY_LEASES		((HintLeases) {PG_INT64_MIN, HINT_KEY_MAX, true})
 
 static inline void
 hint_add_lease(HintLeases *leases, TimestampTz expires_at, HintKey key)
@@ -67,6 +69,13 @@ hint_add_lease(HintLeases *leases, TimestampTz expires_at, HintKey key)
 		leases->expiry = expires_at;
 	if (HINT_KEY_LT(leases->last, key))
 		leases->last = key;
+}
+
+static inline void
+hint_add_leases(HintLeases *leases, HintLeases more)
+{
+	hint_add_lease(leases, more.expiry, more.last);
+	leases->bound |= more.bound;
 }
 
 /* where the next look at one class of a queue may begin; see hint.c */
@@ -100,7 +109,34 @@ typedef struct QueueSlot
 	pg_atomic_uint32 dependents;	/* other jobs may wait for some of it; see
 									 * flow.c */
 	pg_atomic_uint64 count[NUM_COUNTS]; /* jobs by state; see stats.c */
+
+	/* takers that wait for a job; see wait.c */
+	pg_atomic_uint32 waiters;	/* how many are in the list */
+	slock_t		wait_mutex;		/* guards the list, and those who are in it */
+	int			first_waiter;	/* numbers of processes, or -1 */
+	int			last_waiter;
+	uint64		arrivals;		/* counts them */
 } QueueSlot;
+
+typedef enum WaitState
+{
+	WAIT_NOT,
+	WAIT_LISTED,
+	WAIT_WOKEN					/* taken off the list by a waker */
+} WaitState;
+
+/* one process of the server, by its number */
+typedef struct QueueBackend
+{
+	pg_atomic_uint32 session;	/* its leases bear this number; see session.c */
+
+	/* its wait, under wait_mutex of the queue that it waits for */
+	WaitState	state;
+	int			previous;		/* in the list, or -1 */
+	int			next;
+	int			want;			/* how many jobs */
+	uint64		arrival;
+} QueueBackend;
 
 /* the extension in one database, from CREATE EXTENSION to DROP EXTENSION */
 typedef struct Installation
@@ -111,6 +147,7 @@ typedef struct Installation
 	pg_atomic_uint64 wake_at;	/* when it means to look at due times again */
 	pg_atomic_uint64 dead;		/* row versions of job_live that died */
 	pg_atomic_uint32 recount;	/* the counters are not to be trusted */
+	pg_atomic_uint32 session_ended; /* one that may have had bound leases */
 	bool		incomplete;		/* some queue got no slot; Shared->lock */
 
 	/* blocked jobs that the maintenance worker is to look at; see group.c */
@@ -168,6 +205,8 @@ extern Installation *Installations;
 extern QueueSlot *QueueSlots;
 extern HintSlot *HintSlots;
 extern DatabaseEntry *DatabaseEntries;
+extern QueueBackend *QueueBackends;
+extern int	queue_num_backends;
 
 /* called from _PG_init only */
 extern void QueueSharedInit(void);
@@ -182,6 +221,9 @@ QueueSharedReady(void)
 extern LWLock *QueueCountLock(const Installation *installation);
 extern TransactionId *QueueCountedXip(const Installation *installation);
 extern int	QueueMaxSnapshotXids(void);
+
+/* this process; NULL: no room, which the count of processes should rule out */
+extern QueueBackend *QueueMyBackend(void);
 extern LWLock *QueueClassLock(const QueueSlot *slot);
 
 /* our installation in this database, made on demand; NULL: no room */

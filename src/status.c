@@ -407,7 +407,7 @@ queue__hints(PG_FUNCTION_ARGS)
 		values[3] = Int64GetDatum(key.id);
 		values[4] = TimestampTzGetDatum(floor.at);
 		values[5] = Int64GetDatum(floor.id);
-		values[6] = TimestampTzGetDatum(QueueHintLeastExpiry(hint));
+		values[6] = TimestampTzGetDatum(QueueHintLeases(hint).expiry);
 		values[7] = Int64GetDatum((int64) hint->generation);
 		values[8] = Int32GetDatum(pg_popcount32(hint->cells_used));
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);

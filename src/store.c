@@ -105,15 +105,21 @@ QueueIndexesInsert(QueueIndexes *indexes, Relation heap, TupleTableSlot *slot)
 	}
 }
 
-void
-QueueIndexesClose(QueueIndexes *indexes)
+static void
+close_indexes(QueueIndexes *indexes, LOCKMODE lock)
 {
 	for (int i = 0; i < indexes->count; i++)
-		index_close(indexes->index[i], NoLock);
+		index_close(indexes->index[i], lock);
 	if (indexes->estate)
 		FreeExecutorState(indexes->estate);
 	indexes->estate = NULL;
 	indexes->count = 0;
+}
+
+void
+QueueIndexesClose(QueueIndexes *indexes)
+{
+	close_indexes(indexes, NoLock);
 }
 
 /* ---------------------------------------------------------------------
@@ -157,18 +163,30 @@ QueueStoreOpen(QueueStore *store, bool parked)
 		QueueIndexesOpen(&store->all, heap);
 }
 
-void
-QueueStoreClose(QueueStore *store)
+static void
+close_store(QueueStore *store, LOCKMODE lock)
 {
 	if (store->slot)
 		ExecDropSingleTupleTableSlot(store->slot);
 	if (unlikely(store->foreign_indexes))
-		QueueIndexesClose(&store->all);
+		close_indexes(&store->all, lock);
 	if (store->group_index)
-		index_close(store->group_index, NoLock);
-	index_close(store->order_index, NoLock);
-	index_close(store->id_index, NoLock);
-	table_close(store->heap, NoLock);
+		index_close(store->group_index, lock);
+	index_close(store->order_index, lock);
+	index_close(store->id_index, lock);
+	table_close(store->heap, lock);
+}
+
+void
+QueueStoreClose(QueueStore *store)
+{
+	close_store(store, NoLock);
+}
+
+void
+QueueStoreCloseUnused(QueueStore *store)
+{
+	close_store(store, RowExclusiveLock);
 }
 
 HintKey

@@ -5,7 +5,7 @@
  *		the order of their indexes.
  *
  * QueueStoreOpen() locks the table against DDL until the end of the
- * transaction.  Before a row is changed, QueueXactNoteAbort() must have been
+ * transaction, or until QueueStoreCloseUnused().  Before a row is changed, QueueXactNoteAbort() must have been
  * called for its key; QueueStoreUpdate() and QueueStoreDelete() do that
  * themselves, given the row's head and the slot of its queue.
  *
@@ -54,6 +54,8 @@ typedef struct QueueStore
 
 extern void QueueStoreOpen(QueueStore *store, bool parked);
 extern void QueueStoreClose(QueueStore *store);
+/* the same, of one in which nothing was changed: lets go of the lock */
+extern void QueueStoreCloseUnused(QueueStore *store);
 
 /* multi-row inserts, of rows of a layout that never changes */
 typedef enum QueueRowKind

@@ -43,6 +43,7 @@
 #include "internal.h"
 #include "launcher.h"
 #include "stats.h"
+#include "wait.h"
 #include "xact.h"
 
 #define CLASS_ALL	60000		/* in queue._prepared: forget everything */
@@ -54,6 +55,7 @@ typedef struct PinnedSlot
 	Oid			live_id;
 	int32		queue_id;
 	QueueSlot  *slot;
+	bool		wake_all;		/* at the end, all who wait for its jobs */
 } PinnedSlot;
 
 typedef struct PendingHint
@@ -140,8 +142,18 @@ QueueXactSlot(int32 queue_id)
 	slot = QueueSlotPin(live_id, queue_id);
 	if (slot == NULL)
 		return NULL;
-	pins[num_pins++] = (PinnedSlot) {live_id, queue_id, slot};
+	pins[num_pins++] = (PinnedSlot) {live_id, queue_id, slot, false};
 	return slot;
+}
+
+void
+QueueXactWakeAll(int32 queue_id)
+{
+	QueueSlot  *slot = QueueXactSlot(queue_id);
+
+	for (int i = 0; i < num_pins; i++)
+		if (pins[i].slot == slot)
+			pins[i].wake_all = true;
 }
 
 static PendingHint *
@@ -192,7 +204,7 @@ QueueXactNoteLeases(HintSlot *hint, HintLeases leases)
 	if (hint == NULL)
 		return;
 	pending = pending_hint(hint);
-	hint_add_lease(&pending->leases, leases.expiry, leases.last);
+	hint_add_leases(&pending->leases, leases);
 }
 
 void
@@ -374,6 +386,55 @@ tell_abort(const PendingHint *pending)
 		QueueHintNoteLeases(pending->hint, HINT_ANY_LEASES);
 }
 
+/*
+ * What of a queue's jobs has become claimable by a commit, or by an abort of a
+ * subtransaction, or all?  At least one, if any key was noted: a waiter that
+ * finds more than it wants wakes the next.
+ */
+static int64
+claimable_jobs(QueueSlot *slot, bool commit, SubTransactionId subid)
+{
+	int64		jobs = 0;
+	bool		noted = false;
+
+	for (int i = 0; i < num_hints; i++)
+	{
+		if (&QueueSlots[hints[i].hint->queue] != slot ||
+			(subid != InvalidSubTransactionId && hints[i].subid != subid))
+			continue;
+		if (commit)
+			noted |= hints[i].hint->order_class != CLASS_PARKED &&
+				HINT_KEY_LT(hints[i].on_commit, HINT_KEY_MAX);
+		else
+			noted |= HINT_KEY_LT(hints[i].on_abort, HINT_KEY_MAX);
+	}
+	for (int i = 0; i < num_counts; i++)
+		if (counts[i].slot == slot &&
+			(subid == InvalidSubTransactionId || counts[i].subid == subid))
+			jobs += counts[i].delta[commit ? COUNT_WAITING : COUNT_ACTIVE];
+	return Max(jobs, noted ? 1 : 0);
+}
+
+/* after everything is noted: wake those who wait for it */
+static void
+wake_takers(bool commit, SubTransactionId subid)
+{
+	if (num_pins == 0)
+		return;
+	pg_memory_barrier();		/* see wait.c */
+	for (int i = 0; i < num_pins; i++)
+	{
+		QueueSlot  *slot = pins[i].slot;
+
+		if (likely(!QueueHasWaiters(slot)))
+			continue;
+		if (commit && pins[i].wake_all)
+			QueueWaitWakeListed(slot, PG_INT64_MAX);
+		else
+			QueueWaitWakeListed(slot, claimable_jobs(slot, commit, subid));
+	}
+}
+
 /* forget everything; the arrays stay for the next transaction */
 static void
 end_transaction(void)
@@ -412,8 +473,11 @@ before_prepare(void)
 {
 	Relation	rel;
 	uint64		xid;
+	bool		wake = false;
 
-	if (num_hints == 0 && num_counts == 0 && num_checks == 0 && forget_all == NULL)
+	for (int i = 0; i < num_pins; i++)
+		wake |= pins[i].wake_all;
+	if (num_hints == 0 && num_counts == 0 && num_checks == 0 && forget_all == NULL && !wake)
 		return;
 	xid = U64FromFullTransactionId(GetTopFullTransactionId());
 	rel = QueueOpenTable(QueueCatalogGet(false)->prepared, RowExclusiveLock);
@@ -426,6 +490,11 @@ before_prepare(void)
 						HINT_KEY_MAX, HINT_KEY_MAX, counts[i].delta);
 	if (num_checks > 0)
 		insert_prepared(rel, xid, 0, CLASS_CHECK, HINT_KEY_MAX, HINT_KEY_MAX, NULL);
+	/* whoever waits for a queue that is named here is woken */
+	for (int i = 0; i < num_pins; i++)
+		if (pins[i].wake_all)
+			insert_prepared(rel, xid, pins[i].queue_id, CLASS_NONE,
+							HINT_KEY_MAX, HINT_KEY_MAX, NULL);
 	if (forget_all)
 		insert_prepared(rel, xid, 0, CLASS_ALL, HINT_KEY_MAX, HINT_KEY_MAX, NULL);
 	table_close(rel, NoLock);
@@ -442,14 +511,17 @@ xact_callback(XactEvent event, void *arg)
 			break;
 		case XACT_EVENT_COMMIT:
 			QueueHintForgetLook();
+			QueueWaitForget();
 			for (int i = 0; i < num_hints; i++)
 				tell_commit(&hints[i]);
 			for (int i = 0; i < num_counts; i++)
 				QueueStatsApply(counts[i].slot, counts[i].delta, GetTopFullTransactionIdIfAny());
+			wake_takers(true, InvalidSubTransactionId);
 			if (forget_all)
 			{
 				QueueHintLowerAll(forget_all);
 				QueueStatsForget(forget_all);
+				QueueWaitWakeInstallation(forget_all);
 			}
 			for (int i = 0; i < num_checks; i++)
 				QueueCheckAdd(checks_installation, checks[i].job_id);
@@ -462,11 +534,16 @@ xact_callback(XactEvent event, void *arg)
 		case XACT_EVENT_ABORT:
 			QueueSpiForget();
 			QueueHintForgetLook();
+			QueueWaitForget();
 			for (int i = 0; i < num_hints; i++)
 				tell_abort(&hints[i]);
+			wake_takers(false, InvalidSubTransactionId);
 			/* row locks that SQL held may have made a look skip rows */
 			if (forget_all)
+			{
 				QueueHintLowerAll(forget_all);
+				QueueWaitWakeInstallation(forget_all);
+			}
 			end_transaction();
 			break;
 		case XACT_EVENT_PRE_PREPARE:
@@ -474,6 +551,7 @@ xact_callback(XactEvent event, void *arg)
 			before_prepare();
 			break;
 		case XACT_EVENT_PREPARE:
+			QueueWaitForget();
 			end_transaction();
 			break;
 		default:
@@ -513,7 +591,7 @@ reparent_hints(SubTransactionId my_subid, SubTransactionId parent_subid)
 			parent->on_commit = mine->on_commit;
 		if (HINT_KEY_LT(mine->on_abort, parent->on_abort))
 			parent->on_abort = mine->on_abort;
-		hint_add_lease(&parent->leases, mine->leases.expiry, mine->leases.last);
+		hint_add_leases(&parent->leases, mine->leases);
 		parent->swept |= mine->swept;
 	}
 	num_hints = kept;
@@ -566,14 +644,15 @@ subxact_callback(SubXactEvent event, SubTransactionId my_subid,
 		case SUBXACT_EVENT_ABORT_SUB:
 			QueueSpiForget();
 			QueueHintForgetLook();
-			kept = 0;
+			QueueWaitForget();
 			for (int i = 0; i < num_hints; i++)
-			{
 				if (hints[i].subid == my_subid)
 					tell_abort(&hints[i]);
-				else
+			wake_takers(false, my_subid);
+			kept = 0;
+			for (int i = 0; i < num_hints; i++)
+				if (hints[i].subid != my_subid)
 					hints[kept++] = hints[i];
-			}
 			num_hints = kept;
 			kept = 0;
 			for (int i = 0; i < num_counts; i++)
@@ -585,7 +664,10 @@ subxact_callback(SubXactEvent event, SubTransactionId my_subid,
 				num_checks--;
 			/* our own looks have seen what is undone now */
 			if (forget_all)
+			{
 				QueueHintLowerAll(forget_all);
+				QueueWaitWakeInstallation(forget_all);
+			}
 			break;
 		default:
 			break;
@@ -722,6 +804,7 @@ QueuePreparedFinish(QueuePrepared *prepared, bool commit)
 			{
 				QueueHintLowerAll(installation);
 				QueueStatsForget(installation);
+				QueueWaitWakeInstallation(installation);
 			}
 			continue;
 		}
@@ -761,6 +844,15 @@ QueuePreparedFinish(QueuePrepared *prepared, bool commit)
 
 			tell_abort(&pending);
 		}
+	}
+
+	foreach(lc, prepared->rows)
+	{
+		PreparedRow *row = lfirst(lc);
+		QueueSlot  *slot = row->order_class == CLASS_ALL ? NULL : QueueXactSlot(row->queue_id);
+
+		if (slot)
+			QueueWaitWakeAll(slot);
 	}
 
 	/* of one that was rolled back, the rows are dead already */

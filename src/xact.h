@@ -51,6 +51,9 @@ extern void QueueXactCheck(int64 job_id);
 /* so many row versions of job_live are dead when it ends */
 extern void QueueXactDead(int64 versions);
 
+/* the settings of a queue change: those who wait for its jobs must look */
+extern void QueueXactWakeAll(int32 queue_id);
+
 /* tables were changed by SQL: forget hints and counters at its end */
 extern void QueueXactForgetAll(void);
 

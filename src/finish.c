@@ -386,10 +386,13 @@ leave(const Ended *ended, QueueEntry *entry)
 #define TAIL(att)	((att) - JOB_STATE - 1)
 	if (!nulls[TAIL(JOB_UNIQUE_KEY)])
 		QueueUniqueFree(ended->queue_id, tail[TAIL(JOB_UNIQUE_KEY)], ended->job_id);
-	/* one that was blocked was not the head */
-	if (!nulls[TAIL(JOB_GROUP_KEY)] && ended->before != JOB_GROUPED &&
-		ended->before != JOB_BLOCKED)
-		QueueGroupLeave(entry, tail[TAIL(JOB_GROUP_KEY)], ended->job_id);
+	if (!nulls[TAIL(JOB_GROUP_KEY)] && ended->before != JOB_BLOCKED)
+	{
+		if (ended->before == JOB_GROUPED)
+			QueueGroupSkip(entry, tail[TAIL(JOB_GROUP_KEY)]);
+		else
+			QueueGroupLeave(entry, tail[TAIL(JOB_GROUP_KEY)], ended->job_id);
+	}
 #undef TAIL
 }
 

@@ -27,7 +27,7 @@
  * - An enqueue finds the row being changed, and parks; the change is undone.
  * - A settler finds the next job being cancelled, replaced, or locked by who
  *   enqueues a child of it.  Nobody shall overtake that job, so the place stays
- *   free.
+ *   free; if the job goes away, who removes it sees to the one behind it.
  *
  * Each leaves a group with jobs and no head.  Therefore whoever parks a job,
  * or leaves one where it is, has the maintenance worker look at it once its own
@@ -271,16 +271,17 @@ pass_place(QueueEntry *entry, QueueSide *side, Datum group)
 		let_go(entry, next);
 }
 
-/* does anybody wait in the group, that we can see? */
-static bool
-anybody_waits(QueueEntry *entry, Datum group)
+/* the first that waits in the group, of those that we can see; 0: none */
+static int64
+first_waiting(QueueEntry *entry, Datum group)
 {
 	QueueStore *parked = QueueEntryStore(entry, true);
 	Snapshot	snapshot;
 	ScanKeyData keys[2];
 	IndexScanDesc scan;
 	TupleTableSlot *slot;
-	bool		found;
+	int64		job_id = 0;
+	bool		should_free;
 
 	CommandCounterIncrement();
 	snapshot = QueueFreshSnapshot();
@@ -288,11 +289,21 @@ anybody_waits(QueueEntry *entry, Datum group)
 	scan = queue_index_beginscan(parked->heap, parked->group_index, snapshot, 2);
 	slot = table_slot_create(parked->heap, NULL);
 	index_rescan(scan, keys, 2, NULL, 0);
-	found = index_getnext_slot(scan, ForwardScanDirection, slot);
+	if (index_getnext_slot(scan, ForwardScanDirection, slot))
+		job_id = JOB_HEAD(ExecFetchSlotHeapTuple(slot, false, &should_free))->job_id;
 	index_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
 	QueueReleaseSnapshot(snapshot);
-	return found;
+	return job_id;
+}
+
+void
+QueueGroupSkip(QueueEntry *entry, Datum group)
+{
+	int64		job_id = first_waiting(entry, group);
+
+	if (job_id != 0)
+		QueueXactCheck(job_id);
 }
 
 GroupPlace
@@ -313,7 +324,7 @@ QueueGroupJoin(QueueEntry *entry, Datum group, int64 job_id)
 		QueueXactCheck(job_id);
 		return GROUP_BEHIND;
 	}
-	return anybody_waits(entry, group) ? GROUP_PASS : GROUP_HEAD;
+	return first_waiting(entry, group) != 0 ? GROUP_PASS : GROUP_HEAD;
 }
 
 void

@@ -32,6 +32,9 @@ extern void QueueGroupForgetPending(void);
 extern void QueueGroupCommitSub(SubTransactionId subid, SubTransactionId parent_subid);
 extern void QueueGroupAbortSub(SubTransactionId subid);
 
+/* one that waited is gone: somebody may have left the place free for it */
+extern void QueueGroupSkip(QueueEntry *entry, Datum group);
+
 /* the head of a group is over: the next one takes its place, if there is one */
 extern void QueueGroupLeave(QueueEntry *entry, Datum group, int64 job_id);
 

@@ -112,6 +112,7 @@ typedef struct Installation
 	pg_atomic_uint64 dead;		/* row versions of job_live that died */
 	pg_atomic_uint32 recount;	/* the counters are not to be trusted */
 	bool		incomplete;		/* some queue got no slot; Shared->lock */
+	pg_atomic_uint32 batches;	/* jobs of batches have ended: look at them */
 
 	/* blocked jobs that the maintenance worker is to look at; see group.c */
 	slock_t		check_mutex;	/* guards the next three */
@@ -191,6 +192,9 @@ extern Installation *QueueInstallation(Oid live_id);
 extern void QueueCheckAdd(Installation *installation, int64 job_id);
 /* what is to be looked at: returns how many; *all: all there are */
 extern int	QueueCheckTake(Installation *installation, int64 *job_ids, bool *all);
+
+/* jobs of batches have ended, or a batch was closed: wake the worker for it */
+extern void QueueBatchesNote(Installation *installation);
 
 /*
  * The slot of a queue, pinned, made on demand; NULL: no room.  The caller

@@ -55,6 +55,7 @@
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/fmgroids.h"
+#include "utils/guc.h"
 #include "utils/json.h"
 #include "utils/jsonb.h"
 #include "utils/memutils.h"
@@ -541,6 +542,22 @@ queue_close_batch(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/*
+ * SQL that goes from batch to batch by their indexes, whatever the statistics
+ * say: they may be missing, and nobody wants to read all that is kept.
+ */
+static void
+spi_connect(void)
+{
+	static const char *const off[] = {"enable_seqscan", "enable_hashjoin", "enable_mergejoin"};
+
+	QueueSpiConnect();
+	/* QueueSpiFinish() undoes it */
+	for (int i = 0; i < lengthof(off); i++)
+		(void) set_config_option(off[i], "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+								 true, 0, false);
+}
+
 /* privileges on the queues in an int4[], together */
 static int
 array_privileges(Datum queue_ids)
@@ -583,7 +600,7 @@ queue_batch_status(PG_FUNCTION_ARGS)
 		return (Datum) 0;
 	value = PG_GETARG_DATUM(0);
 
-	QueueSpiConnect();
+	spi_connect();
 	if (SPI_execute_with_args("SELECT batch_id, source, total, processed, failed, status, started_at,"
 							  " completed_at, cancelled, open, created_at, closed_at, closed_by,"
 							  " callback_queue, callback_job_id, callback_error,"
@@ -624,7 +641,6 @@ typedef struct Candidate
 	int64		grace;			/* the longest of its queues */
 	text	   *source;
 	text	   *callback_queue; /* NULL: none */
-	Datum		callback_payload;	/* or 0 */
 } Candidate;
 
 /* run a query with one text argument, or none */
@@ -681,11 +697,11 @@ make_missing(MemoryContext context)
 	int32	   *queue_ids;
 	bool		null;
 
-	QueueSpiConnect();
-	(void) run("DELETE FROM queue.batch_progress WHERE NOT folded AND batch_id IN ("
+	spi_connect();
+	(void) run("DELETE FROM queue.batch_progress WHERE NOT folded AND batch_id = ANY (ARRAY("
 			   "SELECT p.batch_id FROM queue.batch_progress AS p WHERE NOT p.folded"
 			   " AND NOT EXISTS (SELECT FROM queue.batch AS b WHERE b.batch_id = p.batch_id)"
-			   " GROUP BY p.batch_id HAVING sum(p.added) <= 0)", NULL);
+			   " GROUP BY p.batch_id HAVING sum(p.added) <= 0))", NULL);
 	count = run("SELECT p.batch_id, max(p.queue_id) FROM queue.batch_progress AS p WHERE NOT p.folded"
 				" AND NOT EXISTS (SELECT FROM queue.batch AS b WHERE b.batch_id = p.batch_id)"
 				" GROUP BY p.batch_id HAVING sum(p.added) > 0", NULL);
@@ -719,7 +735,7 @@ fold(bool all, bool *more, MemoryContext context)
 	Datum		value;
 	uint64		count;
 
-	QueueSpiConnect();
+	spi_connect();
 	count = run(psprintf("SELECT DISTINCT p.batch_id FROM queue.batch_progress AS p"
 						 " JOIN queue.batch AS b ON b.batch_id = p.batch_id"
 						 " WHERE NOT p.folded LIMIT %d", PASS_BATCHES), NULL);
@@ -774,13 +790,11 @@ find_candidates(ArrayType *batch_ids, MemoryContext context)
 	List	   *candidates = NIL;
 	uint64		count;
 
-	QueueSpiConnect();
+	spi_connect();
 	count = QueueSpiExecute("SELECT v.batch_id, v.owner::oid, v.closed_at IS NOT NULL, v.total,"
 							" v.processed, v.failed, v.cancelled, coalesce(v.at, v.created_at),"
-							" v.queue_ids, v.source, v.callback_queue, b.callback_payload"
-							" FROM queue._batch AS v JOIN queue.batch AS b ON b.batch_id = v.batch_id"
-							" WHERE v.batch_id = ANY ($1) AND b.batch_id = ANY ($1)"
-							" AND v.open <= 0 AND v.completed_at IS NULL"
+							" v.queue_ids, v.source, v.callback_queue FROM queue._batch AS v"
+							" WHERE v.batch_id = ANY ($1) AND v.open <= 0 AND v.completed_at IS NULL"
 							" AND (v.closed_at IS NOT NULL OR v.implicit)",
 							1, &type, &value, NULL);
 	for (uint64 i = 0; i < count; i++)
@@ -804,9 +818,7 @@ find_candidates(ArrayType *batch_ids, MemoryContext context)
 		batch->source = copy_text(datum, null, context);
 		datum = column(i, 11, &null);
 		batch->callback_queue = copy_text(datum, null, context);
-		datum = column(i, 12, &null);
 		old = MemoryContextSwitchTo(context);
-		batch->callback_payload = null ? (Datum) 0 : PointerGetDatum(PG_DETOAST_DATUM_COPY(datum));
 		candidates = lappend(candidates, batch);
 		MemoryContextSwitchTo(old);
 	}
@@ -827,7 +839,7 @@ close_by_grace(Candidate *batch)
 		return false;
 	values[0] = PointerGetDatum(batch->batch_id);
 	values[1] = TimestampTzGetDatum(batch->at);
-	QueueSpiConnect();
+	spi_connect();
 	closed = QueueSpiExecute("UPDATE queue.batch SET closed_at = clock_timestamp(), closed_by = 'grace'"
 							 " WHERE batch_id = $1 AND closed_at IS NULL AND (SELECT v.open <= 0"
 							 " AND coalesce(v.at, v.created_at) = $2"
@@ -854,11 +866,10 @@ callback_headers(const Candidate *batch)
 
 /* with the rights of the batch's owner */
 static int64
-enqueue_callback(const Candidate *batch)
+enqueue_callback(const Candidate *batch, Datum payload)
 {
 	QueueSettings settings;
 	QueueRequest request = {0};
-	Datum		payload = batch->callback_payload;
 	Oid			user;
 	int			context;
 	int64		job_id;
@@ -874,8 +885,6 @@ enqueue_callback(const Candidate *batch)
 	request.now = GetCurrentTimestamp();
 	request.source = batch->source;
 	request.headers = callback_headers(batch);
-	if (payload == (Datum) 0)
-		payload = DirectFunctionCall1(jsonb_in, CStringGetDatum("{}"));
 	job_id = QueueEnqueue(&settings, &request, payload);
 	SetUserIdAndSecContext(user, context);
 	return job_id;
@@ -883,7 +892,7 @@ enqueue_callback(const Candidate *batch)
 
 /* the job's number, or 0 and why not: the batch is complete all the same */
 static int64
-try_callback(const Candidate *batch, char **error)
+try_callback(const Candidate *batch, Datum payload, char **error)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner resource_owner = CurrentResourceOwner;
@@ -893,7 +902,7 @@ try_callback(const Candidate *batch, char **error)
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		job_id = enqueue_callback(batch);
+		job_id = enqueue_callback(batch, payload);
 		ReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = resource_owner;
@@ -940,24 +949,35 @@ complete(const Candidate *batch)
 	Oid			types[3] = {TEXTOID, INT8OID, TEXTOID};
 	Datum		values[3];
 	char		nulls[4] = "   ";
+	MemoryContext context = CurrentMemoryContext;
+	Datum		payload = (Datum) 0;
 	uint64		completed;
 	int64		job_id;
 	char	   *error = NULL;
+	bool		null;
 
-	QueueSpiConnect();
+	spi_connect();
 	completed = run("UPDATE queue.batch SET completed_at = clock_timestamp()"
-					" WHERE batch_id = $1 AND completed_at IS NULL", batch->batch_id);
+					" WHERE batch_id = $1 AND completed_at IS NULL"
+					" RETURNING coalesce(callback_payload, '{}')", batch->batch_id);
+	if (completed > 0)
+	{
+		MemoryContext old = MemoryContextSwitchTo(context);
+
+		payload = PointerGetDatum(PG_DETOAST_DATUM_COPY(column(0, 1, &null)));
+		MemoryContextSwitchTo(old);
+	}
 	QueueSpiFinish();
 	if (completed == 0 || batch->callback_queue == NULL)
 		return completed > 0;
 
-	job_id = try_callback(batch, &error);
+	job_id = try_callback(batch, payload, &error);
 	values[0] = PointerGetDatum(batch->batch_id);
 	values[1] = Int64GetDatum(job_id);
 	nulls[1] = error ? 'n' : ' ';
 	values[2] = error ? CStringGetTextDatum(error) : (Datum) 0;
 	nulls[2] = error ? ' ' : 'n';
-	QueueSpiConnect();
+	spi_connect();
 	(void) QueueSpiExecute("UPDATE queue.batch SET callback_job_id = $2, callback_error = $3"
 						   " WHERE batch_id = $1", 3, types, values, nulls);
 	QueueSpiFinish();
@@ -966,19 +986,32 @@ complete(const Candidate *batch)
 
 /* complete batches that have been kept long enough, unless a job of theirs runs again */
 static void
-remove_old(void)
+remove_old(MemoryContext context)
 {
-	QueueSpiConnect();
-	(void) run(psprintf("WITH gone AS ("
-						"  DELETE FROM queue.batch AS b"
-						"  WHERE b.completed_at < clock_timestamp() - %d * interval '1 minute'"
-						"  AND NOT EXISTS (SELECT FROM queue._batch AS v"
-						"    WHERE v.batch_id = b.batch_id AND v.open > 0)"
-						"  RETURNING b.batch_id"
-						") DELETE FROM queue.batch_progress AS p USING gone AS g"
-						"  WHERE p.batch_id = g.batch_id AND p.folded IN (false, true)",
-						queue_batch_retention), NULL);
+	Oid			type = TEXTARRAYOID;
+	Datum		value;
+	uint64		count;
+
+	spi_connect();
+	count = run(psprintf("SELECT batch_id FROM queue.batch"
+						 " WHERE completed_at < clock_timestamp() - %d * interval '1 minute' LIMIT %d",
+						 queue_batch_retention, PASS_BATCHES), NULL);
+	value = PointerGetDatum(column_array(count, context));
+	if (count > 0)
+	{
+		count = QueueSpiExecute("SELECT batch_id FROM queue._batch"
+								" WHERE batch_id = ANY ($1) AND open <= 0", 1, &type, &value, NULL);
+		value = PointerGetDatum(column_array(count, context));
+		(void) QueueSpiExecute("DELETE FROM queue.batch WHERE batch_id = ANY ($1)",
+							   1, &type, &value, NULL);
+		(void) QueueSpiExecute("DELETE FROM queue.batch_progress"
+							   " WHERE batch_id = ANY ($1) AND folded IN (false, true)",
+							   1, &type, &value, NULL);
+	}
+	QueueSpiFinish();
+
 	/* the number of a role that was dropped may be somebody else's after a restore */
+	QueueSpiConnect();
 	(void) run("UPDATE queue.batch AS b SET owner = 0 WHERE b.owner <> 0 AND NOT EXISTS ("
 			   "SELECT FROM pg_roles AS r WHERE r.oid = b.owner)", NULL);
 	QueueSpiFinish();
@@ -1021,7 +1054,7 @@ QueueBatchPass(bool all, TimestampTz *next_at)
 			ended++;
 	}
 	if (all)
-		remove_old();
+		remove_old(context);
 	MemoryContextDelete(context);
 	return ended;
 }

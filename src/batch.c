@@ -83,6 +83,10 @@ enum
 };
 #define BATCH_NATTS	BATCH_CALLBACK_ERROR
 
+/* in the arrays values and nulls */
+#define SET(att, value) \
+	(values[(att) - 1] = (value), nulls[(att) - 1] = false)
+
 enum
 {
 	PROGRESS_BATCH_ID = 1, PROGRESS_QUEUE_ID, PROGRESS_ADDED, PROGRESS_COMPLETED,
@@ -144,8 +148,6 @@ form_batch(Datum *values, bool *nulls, text *batch_id, text *source, Oid owner, 
 {
 	memset(values, 0, BATCH_NATTS * sizeof(Datum));
 	memset(nulls, true, BATCH_NATTS);
-#define SET(att, value) \
-	(values[(att) - 1] = (value), nulls[(att) - 1] = false)
 	SET(BATCH_ID, PointerGetDatum(batch_id));
 	if (source)
 		SET(BATCH_SOURCE, PointerGetDatum(source));
@@ -310,11 +312,12 @@ void
 QueueBatchWrite(QueueBatchChanges *changes)
 {
 	QueueSide	side;
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now;
 	QueueBatchChange *sum = changes->change;
 
 	if (changes->count == 0)
 		return;
+	now = GetCurrentTimestamp();
 	QueueXactBatches();
 	QueueSideOpen(&side, QueueCatalogGet(false)->batch_progress);
 	if (changes->count > 1)

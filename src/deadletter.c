@@ -103,7 +103,7 @@ typedef struct Redrive
 {
 	QueueSettings from;
 	QueueSlot  *slot;
-	QueueStore	live;
+	QueueStore	store[2];		/* live and parked */
 	QueueFinish *finish;
 	int64		done;
 } Redrive;
@@ -148,6 +148,7 @@ put_back(QueueEntry *entry, HeapTuple row, TupleDesc desc, int max_attempts)
 	job->max_attempts = max_attempts > 0 && max_attempts <= QUEUE_MAX_ATTEMPTS ?
 		max_attempts : entry->settings.max_attempts;
 	job->run_at = entry->now;
+	job->lease_owner = 0;
 	QueueEntryPut(entry, row, false);
 }
 
@@ -155,10 +156,11 @@ put_back(QueueEntry *entry, HeapTuple row, TupleDesc desc, int max_attempts)
 static bool
 redrive_job(Redrive *redrive, int64 job_id)
 {
-	TupleDesc	desc = RelationGetDescr(redrive->live.heap);
+	TupleDesc	desc = RelationGetDescr(redrive->store[0].heap);
 	Snapshot	snapshot;
+	QueueStore *store = NULL;
 	ItemPointerData tid;
-	HeapTuple	row;
+	HeapTuple	row = NULL;
 	QueueSettings target;
 	QueueEntry	entry;
 	char	   *name;
@@ -169,7 +171,11 @@ redrive_job(Redrive *redrive, int64 job_id)
 
 	CommandCounterIncrement();
 	snapshot = QueueFreshSnapshot();
-	row = QueueStoreFind(&redrive->live, snapshot, job_id, &tid);
+	for (int parked = 0; parked < 2 && row == NULL; parked++)
+	{
+		store = &redrive->store[parked];
+		row = QueueStoreFind(store, snapshot, job_id, &tid);
+	}
 	QueueReleaseSnapshot(snapshot);
 	if (row == NULL || job_is_active(JOB_HEAD(row)))
 		return false;
@@ -203,7 +209,7 @@ redrive_job(Redrive *redrive, int64 job_id)
 			return false;
 		}
 	}
-	if (QueueStoreDelete(&redrive->live, &tid, JOB_HEAD(row), redrive->slot, false, true) != TM_Ok)
+	if (QueueStoreDelete(store, &tid, JOB_HEAD(row), redrive->slot, false, true) != TM_Ok)
 	{
 		if (!null)
 			QueueUniqueFree(target.queue_id, key, job_id);
@@ -242,10 +248,12 @@ queue_redrive(PG_FUNCTION_ARGS)
 	values[0] = Int32GetDatum(redrive.from.queue_id);
 	context = CurrentMemoryContext;
 	QueueSpiConnect();
-	count = QueueSpiExecute("SELECT job_id FROM queue.job_live"
+	count = QueueSpiExecute("SELECT job_id FROM (SELECT * FROM queue.job_live"
+							" UNION ALL SELECT * FROM queue.job_parked) AS j"
 							" WHERE queue_id OPERATOR(pg_catalog.=) $1 AND origin IS NOT NULL"
-							" AND queue._state(state, lease_owner) OPERATOR(pg_catalog.=) 'waiting'"
-							" ORDER BY order_at, job_id LIMIT $2", 2, types, values, nulls);
+							" AND queue._state(state, lease_owner) OPERATOR(pg_catalog.<>) 'active'"
+							" ORDER BY origin OPERATOR(pg_catalog.->>) 'failed_at', job_id LIMIT $2",
+							2, types, values, nulls);
 	ids = MemoryContextAllocHuge(context, (count + 1) * sizeof(int64));
 	for (uint64 i = 0; i < count; i++)
 	{
@@ -257,7 +265,8 @@ queue_redrive(PG_FUNCTION_ARGS)
 
 	redrive.slot = QueueXactSlot(redrive.from.queue_id);
 	redrive.finish = QueueFinishBegin();
-	QueueStoreOpen(&redrive.live, false);
+	QueueStoreOpen(&redrive.store[0], false);
+	QueueStoreOpen(&redrive.store[1], true);
 	context = AllocSetContextCreate(CurrentMemoryContext, "queue redrive", ALLOCSET_DEFAULT_SIZES);
 	for (uint64 i = 0; i < count; i++)
 	{
@@ -270,7 +279,8 @@ queue_redrive(PG_FUNCTION_ARGS)
 		MemoryContextReset(context);
 	}
 	MemoryContextDelete(context);
-	QueueStoreClose(&redrive.live);
+	QueueStoreClose(&redrive.store[1]);
+	QueueStoreClose(&redrive.store[0]);
 	QueueXactDead(redrive.done);
 	QueueFinishEnd(redrive.finish);
 	PG_RETURN_INT64(redrive.done);

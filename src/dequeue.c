@@ -36,6 +36,7 @@
 
 #include "compat.h"
 #include "dequeue.h"
+#include "group.h"
 #include "internal.h"
 #include "settle.h"
 
@@ -527,6 +528,8 @@ take(Taker *taker)
 {
 	if (taker->settings.paused)
 		return;
+	/* what we have enqueued ourselves may be taken by us */
+	QueueGroupJoinPending();
 	CommandCounterIncrement();
 	taker->now = GetCurrentTimestamp();
 	taker->slot = QueueXactSlot(taker->settings.queue_id);

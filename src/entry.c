@@ -94,14 +94,22 @@ QueueEntryPut(QueueEntry *entry, HeapTuple row, bool has_parents)
 {
 	Datum		group;
 	bool		null;
+	GroupPlace	place = GROUP_HEAD;
 
 	group = heap_getattr(row, JOB_GROUP_KEY, QueueEntryDesc(entry), &null);
 	if (has_parents)
+	{
 		QueueEntryPutBlocked(entry, row, JOB_BLOCKED);
-	else if (!null && !QueueGroupJoin(&entry->settings, group, JOB_HEAD(row)->job_id))
-		QueueEntryPutBlocked(entry, row, JOB_GROUPED);
-	else
+		return;
+	}
+	if (!null)
+		place = QueueGroupJoin(entry, group, JOB_HEAD(row)->job_id);
+	if (place == GROUP_HEAD)
 		QueueEntryPutPlain(entry, &row, 1);
+	else
+		QueueEntryPutBlocked(entry, row, JOB_GROUPED);
+	if (place == GROUP_PASS)
+		QueueGroupPass(entry, group);
 }
 
 bool

@@ -36,9 +36,12 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/heapam.h"
+#include "access/multixact.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
+#include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -80,6 +83,66 @@ typedef struct Parent
 	bool		found;
 } Parent;
 
+static bool
+is_locked_by_us(HeapTupleHeader header)
+{
+	TransactionId xmax = HeapTupleHeaderGetRawXmax(header);
+	MultiXactMember *members;
+	int			count;
+	bool		ours = false;
+
+	if (header->t_infomask & HEAP_XMAX_INVALID)
+		return false;
+	if (!(header->t_infomask & HEAP_XMAX_IS_MULTI))
+		return TransactionIdIsCurrentTransactionId(xmax);
+	count = GetMultiXactIdMembers(xmax, &members, false,
+								  HEAP_XMAX_IS_LOCKED_ONLY(header->t_infomask));
+	for (int i = 0; i < count && !ours; i++)
+		ours = TransactionIdIsCurrentTransactionId(members[i].xid);
+	if (count > 0)
+		pfree(members);
+	return ours;
+}
+
+/*
+ * Is every version of the row that is being made locked, too?  The server's
+ * lock misses one if a first updater rolled back while we waited for it and a
+ * second one was there before we woke.  Then returns who that is.
+ */
+static TransactionId
+missed_updater(Relation heap, ItemPointerData tid)
+{
+	HeapTupleData tuple;
+	Buffer		buffer;
+	TransactionId missed = InvalidTransactionId;
+
+	for (;;)
+	{
+		TransactionId updater = InvalidTransactionId;
+		ItemPointerData next;
+		bool		locked;
+
+		tuple.t_self = tid;
+		if (!heap_fetch(heap, SnapshotAny, &tuple, &buffer, false))
+			return missed;		/* made by one that rolled back */
+		LockBuffer(buffer, BUFFER_LOCK_SHARE);
+		locked = is_locked_by_us(tuple.t_data);
+		if (!(tuple.t_data->t_infomask & HEAP_XMAX_INVALID) &&
+			!HEAP_XMAX_IS_LOCKED_ONLY(tuple.t_data->t_infomask))
+			updater = HeapTupleHeaderGetUpdateXid(tuple.t_data);
+		next = tuple.t_data->t_ctid;
+		UnlockReleaseBuffer(buffer);
+
+		if (!locked)
+			return missed;
+		if (!TransactionIdIsValid(updater) || TransactionIdIsCurrentTransactionId(updater) ||
+			TransactionIdDidAbort(updater) || ItemPointerEquals(&next, &tid))
+			return InvalidTransactionId;
+		missed = updater;
+		tid = next;
+	}
+}
+
 /*
  * Lock a parent in one of the tables; false: not there.  *again: it was, but
  * has changed since the snapshot.
@@ -104,9 +167,21 @@ lock_parent(QueueStore *store, QueueWalk *walk, Snapshot snapshot, Parent *paren
 	QueueXactNoteCommit(hint, QueueStoreKey(store, &head));
 	QueueXactNoteAbort(hint, QueueStoreKey(store, &head));
 	locked = table_slot_create(store->heap, NULL);
+	/* also the version that somebody who takes it right now is making */
 	result = table_tuple_lock(store->heap, &tid, snapshot, locked, GetCurrentCommandId(true),
-							  LockTupleKeyShare, LockWaitBlock, 0, &failure);
+							  LockTupleKeyShare, LockWaitBlock,
+							  TUPLE_LOCK_FLAG_LOCK_UPDATE_IN_PROGRESS, &failure);
 	ExecDropSingleTupleTableSlot(locked);
+	if (result == TM_Ok)
+	{
+		TransactionId missed = missed_updater(store->heap, tid);
+
+		if (TransactionIdIsValid(missed))
+		{
+			XactLockTableWait(missed, NULL, NULL, XLTW_None);
+			result = TM_Updated;
+		}
+	}
 	if (result != TM_Ok)
 	{
 		*again = true;

@@ -8,22 +8,29 @@
  * them.  queue.group_head says who is the head; the row stays when the group
  * has run empty, with job 0.
  *
- * Who enqueues takes the place of the head if it is free, and else parks the
- * job.  Who settles the head gives the place to the least of those who wait,
+ * Who enqueues takes the place of the head if it is free, and nobody waits for
+ * it; else it parks the job.  Who settles the head gives the place to the least of those who wait,
  * by due time and id, that it can see.  Neither waits for anybody: the row of
  * the head is changed without waiting, and if somebody else is changing it the
  * job is parked.  Only two who make the row of a new group wait for each
  * other, while it is being inserted.
+ *
+ * A transaction block may stay open for long after an enqueue.  It parks its
+ * jobs, and takes the places that are free just before it commits (or when it
+ * takes jobs itself), so that meanwhile others' jobs may run, which were
+ * committed before.
  *
  * The races:
  *
  * - An enqueue finds the head active and parks; its settler does not see the
  *   parked job, as it is not committed, and leaves the place free.
  * - An enqueue finds the row being changed, and parks; the change is undone.
- * - A settler finds the next job being cancelled or replaced, and passes on.
+ * - A settler finds the next job being cancelled, replaced, or locked by who
+ *   enqueues a child of it.  Nobody shall overtake that job, so the place stays
+ *   free.
  *
  * Each leaves a group with jobs and no head.  Therefore whoever parks a job,
- * or passes one over, has the maintenance worker look at it once its own
+ * or leaves one where it is, has the maintenance worker look at it once its own
  * transaction has committed (QueueXactCheck).  Whatever the other one did is
  * then either committed, and the worker sees a free place or a head, or under
  * way, and the worker looks again until it is not.  What a crash makes it
@@ -38,7 +45,9 @@
 #include "access/xact.h"
 #include "catalog/pg_collation.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/fmgroids.h"
+#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
 #include "compat.h"
@@ -97,6 +106,8 @@ take_place(QueueSide *side, int32 queue_id, Datum group, int64 job_id, Transacti
 	ItemPointerData tid;
 	HeapTuple	head;
 
+	/* what this command has changed is not to be changed again by it */
+	CommandCounterIncrement();
 	form_head(values, queue_id, group, job_id);
 	head = find_head(side, queue_id, group, &tid, writer);
 	if (head == NULL)
@@ -120,24 +131,75 @@ take_place(QueueSide *side, int32 queue_id, Datum group, int64 job_id, Transacti
 	return false;
 }
 
-bool
-QueueGroupJoin(const QueueSettings *settings, Datum group, int64 job_id)
+/* groups whose place this transaction is to take, if it is free, at its end */
+typedef struct PendingJoin
 {
-	QueueSide	side;
-	TransactionId writer;
-	bool		joined;
+	SubTransactionId subid;
+	int32		queue_id;
+	int64		job_id;			/* the first of the group */
+	text	   *group;			/* in TopTransactionContext */
+} PendingJoin;
 
-	QueueSideOpen(&side, QueueCatalogGet(false)->group_head);
-	joined = take_place(&side, settings->queue_id, group, job_id, &writer);
-	QueueSideClose(&side);
-	if (!joined)
-		QueueXactCheck(job_id);
-	return joined;
+#define MAX_PENDING_JOINS	64	/* further ones are not put off */
+static PendingJoin pending[MAX_PENDING_JOINS];
+static int	num_pending;
+
+static bool
+same_text(const text *a, const text *b)
+{
+	return VARSIZE_ANY_EXHDR(a) == VARSIZE_ANY_EXHDR(b) &&
+		memcmp(VARDATA_ANY(a), VARDATA_ANY(b), VARSIZE_ANY_EXHDR(a)) == 0;
 }
 
-/* the least job that waits in the group, taken out of the parked table; or NULL */
+/* put the question off until the transaction ends; false: no */
+static bool
+put_off(int32 queue_id, text *group, int64 job_id)
+{
+	MemoryContext old;
+
+	if (!IsTransactionBlock())
+		return false;
+	for (int i = num_pending - 1; i >= 0; i--)
+		if (pending[i].queue_id == queue_id && same_text(pending[i].group, group))
+			return true;
+	if (num_pending >= MAX_PENDING_JOINS)
+		return false;
+	old = MemoryContextSwitchTo(TopTransactionContext);
+	pending[num_pending].group = (text *) DatumGetPointer(datumCopy(PointerGetDatum(group), false, -1));
+	MemoryContextSwitchTo(old);
+	pending[num_pending].subid = GetCurrentSubTransactionId();
+	pending[num_pending].queue_id = queue_id;
+	pending[num_pending].job_id = job_id;
+	num_pending++;
+	return true;
+}
+
+void
+QueueGroupForgetPending(void)
+{
+	num_pending = 0;
+}
+
+void
+QueueGroupCommitSub(SubTransactionId subid, SubTransactionId parent_subid)
+{
+	for (int i = num_pending - 1; i >= 0 && pending[i].subid >= subid; i--)
+		pending[i].subid = parent_subid;
+}
+
+void
+QueueGroupAbortSub(SubTransactionId subid)
+{
+	while (num_pending > 0 && pending[num_pending - 1].subid >= subid)
+		num_pending--;
+}
+
+/*
+ * The least job that waits in the group, taken out of the parked table; or
+ * NULL.  *busy: somebody has it in hands, and nobody shall overtake it.
+ */
 static HeapTuple
-take_next(QueueEntry *entry, Datum group)
+take_next(QueueEntry *entry, Datum group, int64 *busy)
 {
 	QueueStore *parked = QueueEntryStore(entry, true);
 	Snapshot	snapshot;
@@ -146,13 +208,14 @@ take_next(QueueEntry *entry, Datum group)
 	TupleTableSlot *slot;
 	HeapTuple	next = NULL;
 
+	*busy = 0;
 	CommandCounterIncrement();
 	snapshot = QueueFreshSnapshot();
 	group_keys(keys, entry->settings.queue_id, group);
 	scan = queue_index_beginscan(parked->heap, parked->group_index, snapshot, 2);
 	slot = table_slot_create(parked->heap, NULL);
 	index_rescan(scan, keys, 2, NULL, 0);
-	while (next == NULL && index_getnext_slot(scan, ForwardScanDirection, slot))
+	if (index_getnext_slot(scan, ForwardScanDirection, slot))
 	{
 		bool		should_free;
 		HeapTuple	row = ExecFetchSlotHeapTuple(slot, false, &should_free);
@@ -161,8 +224,7 @@ take_next(QueueEntry *entry, Datum group)
 		next = heap_copytuple(row);
 		if (QueueStoreDelete(parked, &slot->tts_tid, &before, entry->slot, false, true) != TM_Ok)
 		{
-			/* somebody has it in hands: look at it when that is over */
-			QueueXactCheck(before.job_id);
+			*busy = before.job_id;
 			heap_freetuple(next);
 			next = NULL;
 		}
@@ -175,6 +237,13 @@ take_next(QueueEntry *entry, Datum group)
 	return next;
 }
 
+static void
+let_go(QueueEntry *entry, HeapTuple next)
+{
+	QueueJobUnblock(JOB_HEAD(next));
+	QueueEntryPutPlain(entry, &next, 1);
+}
+
 /* the place of the head is ours: who gets it next? */
 static void
 pass_place(QueueEntry *entry, QueueSide *side, Datum group)
@@ -183,8 +252,11 @@ pass_place(QueueEntry *entry, QueueSide *side, Datum group)
 	bool		nulls[HEAD_NATTS] = {0};
 	ItemPointerData tid;
 	TransactionId writer;
-	HeapTuple	next = take_next(entry, group);
+	int64		busy;
+	HeapTuple	next = take_next(entry, group, &busy);
 
+	if (busy != 0)
+		QueueXactCheck(busy);
 	CommandCounterIncrement();
 	form_head(values, entry->settings.queue_id, group, next ? JOB_HEAD(next)->job_id : 0);
 	if (find_head(side, entry->settings.queue_id, group, &tid, &writer) == NULL)
@@ -196,10 +268,94 @@ pass_place(QueueEntry *entry, QueueSide *side, Datum group)
 	else if (QueueSideUpdate(side, &tid, values, nulls, true) != TM_Ok)
 		elog(ERROR, "head of a group was changed by somebody else");
 	if (next)
+		let_go(entry, next);
+}
+
+/* does anybody wait in the group, that we can see? */
+static bool
+anybody_waits(QueueEntry *entry, Datum group)
+{
+	QueueStore *parked = QueueEntryStore(entry, true);
+	Snapshot	snapshot;
+	ScanKeyData keys[2];
+	IndexScanDesc scan;
+	TupleTableSlot *slot;
+	bool		found;
+
+	CommandCounterIncrement();
+	snapshot = QueueFreshSnapshot();
+	group_keys(keys, entry->settings.queue_id, group);
+	scan = queue_index_beginscan(parked->heap, parked->group_index, snapshot, 2);
+	slot = table_slot_create(parked->heap, NULL);
+	index_rescan(scan, keys, 2, NULL, 0);
+	found = index_getnext_slot(scan, ForwardScanDirection, slot);
+	index_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	QueueReleaseSnapshot(snapshot);
+	return found;
+}
+
+GroupPlace
+QueueGroupJoin(QueueEntry *entry, Datum group, int64 job_id)
+{
+	int32		queue_id = entry->settings.queue_id;
+	QueueSide	side;
+	TransactionId writer;
+	bool		taken;
+
+	if (put_off(queue_id, DatumGetTextPP(group), job_id))
+		return GROUP_BEHIND;
+	QueueSideOpen(&side, QueueCatalogGet(false)->group_head);
+	taken = take_place(&side, queue_id, group, job_id, &writer);
+	QueueSideClose(&side);
+	if (!taken)
 	{
-		QueueJobUnblock(JOB_HEAD(next));
-		QueueEntryPutPlain(entry, &next, 1);
+		QueueXactCheck(job_id);
+		return GROUP_BEHIND;
 	}
+	return anybody_waits(entry, group) ? GROUP_PASS : GROUP_HEAD;
+}
+
+void
+QueueGroupPass(QueueEntry *entry, Datum group)
+{
+	QueueSide	side;
+
+	QueueSideOpen(&side, QueueCatalogGet(false)->group_head);
+	pass_place(entry, &side, group);
+	QueueSideClose(&side);
+}
+
+void
+QueueGroupJoinPending(void)
+{
+	QueueSide	side;
+	int			count = num_pending;
+
+	if (count == 0)
+		return;
+	num_pending = 0;
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	QueueSideOpen(&side, QueueCatalogGet(false)->group_head);
+	for (int i = 0; i < count; i++)
+	{
+		QueueSettings settings;
+		QueueEntry	entry;
+		TransactionId writer;
+		Datum		group = PointerGetDatum(pending[i].group);
+
+		if (!QueueSettingsById(pending[i].queue_id, &settings))
+			continue;
+		QueueEntryBegin(&entry, &settings);
+		if (take_place(&side, settings.queue_id, group, pending[i].job_id, &writer))
+			pass_place(&entry, &side, group);
+		else
+			QueueXactCheck(pending[i].job_id);
+		QueueEntryEnd(&entry);
+	}
+	QueueSideClose(&side);
+	PopActiveSnapshot();
 }
 
 void
@@ -222,19 +378,36 @@ bool
 QueueGroupCheck(QueueEntry *entry, HeapTuple row)
 {
 	QueueSide	side;
+	ItemPointerData tid;
 	TransactionId writer;
+	HeapTuple	head;
+	HeapTuple	next = NULL;
+	int64		busy = 0;
 	bool		null;
 	Datum		group = heap_getattr(row, JOB_GROUP_KEY, QueueEntryDesc(entry), &null);
 
 	Assert(JOB_HEAD(row)->state == JOB_GROUPED && !null);
 	QueueSideOpen(&side, QueueCatalogGet(false)->group_head);
-	/* whoever of the group comes first gets it */
-	if (take_place(&side, entry->settings.queue_id, group, JOB_HEAD(row)->job_id, &writer))
+	/* look before anything is changed: it may be often that we have to come */
+	head = find_head(&side, entry->settings.queue_id, group, &tid, &writer);
+	if (head != NULL && (TransactionIdIsValid(writer) || head_job(&side, head) != 0))
 	{
-		writer = InvalidTransactionId;
-		CommandCounterIncrement();
-		pass_place(entry, &side, group);
+		QueueSideClose(&side);
+		return !TransactionIdIsValid(writer);
+	}
+	/* whoever of the group comes first gets it */
+	next = take_next(entry, group, &busy);
+	if (next)
+	{
+		if (take_place(&side, entry->settings.queue_id, group, JOB_HEAD(next)->job_id, &writer))
+			let_go(entry, next);
+		else
+		{
+			QueueJobUnblock(JOB_HEAD(next));
+			QueueEntryPutBlocked(entry, next, JOB_GROUPED);
+			busy = JOB_HEAD(next)->job_id;
+		}
 	}
 	QueueSideClose(&side);
-	return !TransactionIdIsValid(writer);
+	return busy == 0;
 }

@@ -347,12 +347,7 @@ QueueStoreInsert(QueueStore *store, HeapTuple *tuples, int count)
 		insert_chunk(store, tuples + done, Min(INSERT_CHUNK, count - done));
 }
 
-/*
- * heap_update() without waiting does what we need, but asserts that nobody
- * needs it ("no caller uses that case").  A server built with assertions gets
- * the row lock first, which costs a WAL record more.
- */
-#ifdef USE_ASSERT_CHECKING
+/* lock a row as an update does, but do not wait for anybody */
 static TM_Result
 lock_row(Relation heap, ItemPointer tid)
 {
@@ -365,23 +360,55 @@ lock_row(Relation heap, ItemPointer tid)
 	ExecDropSingleTupleTableSlot(slot);
 	return result;
 }
-#endif
 
+/*
+ * Could it be that the row is only locked, by those who enqueue its children?
+ * Of several lockers, one may have been changing it and given up.
+ */
+static bool
+may_be_locked_only(Relation heap, ItemPointer tid)
+{
+	Buffer		buffer = ReadBuffer(heap, ItemPointerGetBlockNumber(tid));
+	ItemId		item;
+	bool		locked = false;
+
+	LockBuffer(buffer, BUFFER_LOCK_SHARE);
+	item = PageGetItemId(BufferGetPage(buffer), ItemPointerGetOffsetNumber(tid));
+	if (ItemIdIsNormal(item))
+	{
+		HeapTupleHeader header = (HeapTupleHeader) PageGetItem(BufferGetPage(buffer), item);
+
+		locked = (header->t_infomask & HEAP_XMAX_IS_MULTI) != 0 ||
+			(HEAP_XMAX_IS_LOCKED_ONLY(header->t_infomask) &&
+			 HEAP_XMAX_IS_KEYSHR_LOCKED(header->t_infomask));
+	}
+	UnlockReleaseBuffer(buffer);
+	return locked;
+}
+
+/*
+ * heap_update() without waiting gives up at any lock, even one that does not
+ * conflict; then the row is locked first, which costs a WAL record more.  A
+ * server built with assertions always has it so: heap_update() asserts there
+ * that nobody needs it ("no caller uses that case").
+ */
 TM_Result
 QueueTupleUpdate(Relation heap, ItemPointer tid, TupleTableSlot *slot, bool wait,
 				 QUEUE_UPDATE_INDEXES_TYPE *update_indexes)
 {
 	TM_FailureData failure;
 	LockTupleMode lockmode;
-
-#ifdef USE_ASSERT_CHECKING
 	TM_Result	result;
 
+#ifndef USE_ASSERT_CHECKING
+	result = queue_tuple_update(heap, tid, slot, GetCurrentCommandId(true), wait,
+								&failure, &lockmode, update_indexes);
+	if (likely(result != TM_BeingModified) || !may_be_locked_only(heap, tid))
+		return result;
+#endif
 	if (!wait && (result = lock_row(heap, tid)) != TM_Ok)
 		return result;
-	wait = true;
-#endif
-	return queue_tuple_update(heap, tid, slot, GetCurrentCommandId(true), wait,
+	return queue_tuple_update(heap, tid, slot, GetCurrentCommandId(true), true,
 							  &failure, &lockmode, update_indexes);
 }
 

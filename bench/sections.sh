@@ -59,6 +59,8 @@ statements()
 		settle="UPDATE job SET status = 'd', finished_at = now()
 			WHERE ${settle#* WHERE }"
 	fi
+	# all jobs are those of one batch
+	[ "$1" != queue-batched ] || put="${put%)}, batch_id => 'bench')"
 }
 
 table() { if [[ $1 == queue* ]]; then echo queue.job_live; else echo job; fi; }
@@ -70,7 +72,7 @@ tidy() { sql -c "VACUUM (ANALYZE) $(table "$1")"; }
 # prepare SIDE JOBS [SETTINGS]: a new database, with a backlog that is at rest
 prepare()
 {
-	fresh "${1%-keep}" bench "${3-keep_completed => '0'}"
+	fresh "${1%-*}" bench "${3-keep_completed => '0'}"
 	fill "$1" "$2"
 	tidy "$1"
 }
@@ -130,6 +132,30 @@ section_sync()
 	heading 'take and complete, 4 takers, synchronous_commit on, jobs/s' \
 		queue classic
 	row 'batch 1' 'take queue 1 on' 'take classic 1 on' 1.5
+}
+
+# together SIDE BATCH SYNC: 8 takers of one batch's jobs, or of plain ones
+cell_together()
+{
+	prepare "$1" "$(enough queue "$2")"
+	statements "$1" "$2"
+	PGOPTIONS="-c synchronous_commit=$3" \
+		drive -c 8 -b "$2" -t "$window" take "$take" "$settle"
+}
+
+section_batch()
+{
+	local size
+	measure 'together queue-batched 1 off' 'together queue 1 off' \
+		'together queue-batched 10 off' 'together queue 10 off' \
+		'together queue-batched 1 on' 'together queue 1 on'
+	heading 'take and complete, 8 takers of one batch, jobs/s' 'one batch' plain
+	for size in 1 10; do
+		row "$size at a time" "together queue-batched $size off" \
+			"together queue $size off" 0.9
+	done
+	row '1 at a time, synchronous_commit on' 'together queue-batched 1 on' \
+		'together queue 1 on' 0.9
 }
 
 # chain BATCH SYNC: complete_and_dequeue in the place of the two calls

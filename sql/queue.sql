@@ -235,6 +235,7 @@ CREATE TABLE queue.batch (
 	batch_id          text COLLATE pg_catalog."C" NOT NULL,
 	source            text,
 	owner             regrole NOT NULL,
+	implicit          boolean NOT NULL,
 	created_at        timestamptz NOT NULL,
 	closed_at         timestamptz,
 	closed_by         text,
@@ -245,10 +246,14 @@ CREATE TABLE queue.batch (
 	callback_error    text,
 	CONSTRAINT batch_pkey PRIMARY KEY (batch_id)
 ) USING heap;
-COMMENT ON TABLE queue.batch IS 'one row per batch';
+CREATE INDEX _batch_incomplete ON queue.batch USING btree (batch_id) WHERE completed_at IS NULL;
+COMMENT ON INDEX queue.batch_pkey IS 'internal: a batch by its name';
+COMMENT ON INDEX queue._batch_incomplete IS 'internal: batches that may still become complete';
+COMMENT ON TABLE queue.batch IS 'internal: one row per batch; read the view queue.batch_progress_view';
 COMMENT ON COLUMN queue.batch.batch_id IS 'name of the batch';
 COMMENT ON COLUMN queue.batch.source IS 'tag that its creator gave';
-COMMENT ON COLUMN queue.batch.owner IS 'role that created it';
+COMMENT ON COLUMN queue.batch.owner IS 'role that created it, or enqueued its first jobs';
+COMMENT ON COLUMN queue.batch.implicit IS 'nobody created it: an enqueue did, and the grace time of its queues may close it';
 COMMENT ON COLUMN queue.batch.created_at IS 'when it was created';
 COMMENT ON COLUMN queue.batch.closed_at IS 'when it was closed; null: more jobs may be added';
 COMMENT ON COLUMN queue.batch.closed_by IS 'close_batch, or grace: nobody did, and the grace time of its queues has passed';
@@ -266,19 +271,25 @@ CREATE TABLE queue.batch_progress (
 	failed      bigint NOT NULL,
 	cancelled   bigint NOT NULL,
 	started_at  timestamptz,
-	at          timestamptz NOT NULL
-) USING heap;
-CREATE INDEX _batch_progress_id ON queue.batch_progress USING btree (batch_id);
-COMMENT ON INDEX queue._batch_progress_id IS 'internal: the changes of a batch';
+	at          timestamptz NOT NULL,
+	folded      boolean NOT NULL
+) USING heap WITH (
+	autovacuum_vacuum_scale_factor = 0.1,
+	autovacuum_vacuum_threshold = 20000,
+	autovacuum_vacuum_cost_delay = 0
+);
+CREATE INDEX _batch_progress_id ON queue.batch_progress USING btree (folded, batch_id);
+COMMENT ON INDEX queue._batch_progress_id IS 'internal: the changes of a batch; those that are new apart from those that are folded';
 COMMENT ON TABLE queue.batch_progress IS 'internal: changes of the counts of batches, append-only, folded by the maintenance worker';
 COMMENT ON COLUMN queue.batch_progress.batch_id IS 'name of the batch';
-COMMENT ON COLUMN queue.batch_progress.queue_id IS 'number of the queue';
+COMMENT ON COLUMN queue.batch_progress.queue_id IS 'number of the queue; 0: none, somebody has closed the batch';
 COMMENT ON COLUMN queue.batch_progress.added IS 'jobs added';
 COMMENT ON COLUMN queue.batch_progress.completed IS 'jobs completed';
 COMMENT ON COLUMN queue.batch_progress.failed IS 'jobs failed for good, less those requeued';
 COMMENT ON COLUMN queue.batch_progress.cancelled IS 'jobs cancelled, less those requeued';
-COMMENT ON COLUMN queue.batch_progress.started_at IS 'when the first of these jobs was taken; null: none was';
+COMMENT ON COLUMN queue.batch_progress.started_at IS 'when the first of the jobs that ended had been taken for its last attempt; null: none was';
 COMMENT ON COLUMN queue.batch_progress.at IS 'when this was so';
+COMMENT ON COLUMN queue.batch_progress.folded IS 'the sum of others; false: the maintenance worker has not seen it yet';
 
 CREATE TABLE queue.binding (
 	topic_pattern  text COLLATE pg_catalog."C" NOT NULL,
@@ -820,6 +831,50 @@ AS 'MODULE_PATHNAME', 'queue_queue_stats';
 COMMENT ON FUNCTION queue.queue_stats IS
 	'counts the jobs of a queue, or of all that the caller may browse, by state; does not read the jobs';
 
+/* ---------------------------------------------------------------------
+ * Batches
+ * --------------------------------------------------------------------- */
+
+CREATE FUNCTION queue.create_batch(
+	batch_id text = null,
+	source text = null,
+	callback_queue text = null,
+	callback_payload jsonb = null
+) RETURNS text
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_create_batch';
+COMMENT ON FUNCTION queue.create_batch IS
+	'creates a batch, which stays open until close_batch(); returns its name, a new one if none is given';
+
+CREATE FUNCTION queue.close_batch(batch_id text) RETURNS void
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_close_batch';
+COMMENT ON FUNCTION queue.close_batch IS
+	'lets no more jobs into a batch; it is complete when all that it has have ended';
+
+CREATE FUNCTION queue.batch_status(batch_id text) RETURNS TABLE (
+	batch_id text,
+	source text,
+	total bigint,
+	processed bigint,
+	failed bigint,
+	status text,
+	started_at timestamptz,
+	completed_at timestamptz,
+	cancelled bigint,
+	open bigint,
+	created_at timestamptz,
+	closed_at timestamptz,
+	closed_by text,
+	callback_queue text,
+	callback_job_id bigint,
+	callback_error text
+)
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 1
+AS 'MODULE_PATHNAME', 'queue_batch_status';
+COMMENT ON FUNCTION queue.batch_status IS
+	'tells how far a batch is, exactly as of the snapshot; no row if there is none that the caller may see';
+
 CREATE FUNCTION queue.maintain() RETURNS TABLE (step text, items bigint)
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 5
 AS 'MODULE_PATHNAME', 'queue_maintain';
@@ -993,6 +1048,136 @@ COMMENT ON COLUMN queue.job_finished.origin IS 'of a dead letter: the queue it c
 COMMENT ON COLUMN queue.job_finished.error IS 'error of the last failed attempt';
 COMMENT ON COLUMN queue.job_finished.result IS 'result that queue.complete() was given';
 COMMENT ON COLUMN queue.job_finished.payload IS 'payload';
+
+CREATE VIEW queue._batch AS
+SELECT
+	b.batch_id,
+	b.source,
+	b.owner,
+	b.implicit,
+	p.total,
+	p.processed,
+	p.failed,
+	p.cancelled,
+	p.total OPERATOR(pg_catalog.-) p.processed OPERATOR(pg_catalog.-) p.failed
+		OPERATOR(pg_catalog.-) p.cancelled AS open,
+	CASE WHEN b.completed_at IS NOT NULL THEN 'completed' WHEN b.closed_at IS NOT NULL THEN 'closed'
+		ELSE 'open' END AS status,
+	p.started_at,
+	b.completed_at,
+	b.created_at,
+	b.closed_at,
+	b.closed_by,
+	b.callback_queue,
+	b.callback_job_id,
+	b.callback_error,
+	p.queue_ids,
+	p.at
+FROM queue.batch AS b, LATERAL (
+	SELECT
+		COALESCE(pg_catalog.sum(d.added), 0)::bigint AS total,
+		COALESCE(pg_catalog.sum(d.completed), 0)::bigint AS processed,
+		COALESCE(pg_catalog.sum(d.failed), 0)::bigint AS failed,
+		COALESCE(pg_catalog.sum(d.cancelled), 0)::bigint AS cancelled,
+		pg_catalog.min(d.started_at) AS started_at,
+		pg_catalog.array_agg(DISTINCT d.queue_id) AS queue_ids,
+		pg_catalog.max(d.at) AS at
+	FROM queue.batch_progress AS d
+	WHERE d.batch_id OPERATOR(pg_catalog.=) b.batch_id AND d.folded IN (false, true)
+) AS p
+UNION ALL
+-- whoever was to make its row has not committed, or never will
+SELECT
+	d.batch_id,
+	null,
+	0::oid::regrole,
+	true,
+	pg_catalog.sum(d.added)::bigint,
+	pg_catalog.sum(d.completed)::bigint,
+	pg_catalog.sum(d.failed)::bigint,
+	pg_catalog.sum(d.cancelled)::bigint,
+	pg_catalog.sum(d.added OPERATOR(pg_catalog.-) d.completed OPERATOR(pg_catalog.-) d.failed
+		OPERATOR(pg_catalog.-) d.cancelled)::bigint,
+	'open',
+	pg_catalog.min(d.started_at),
+	null,
+	pg_catalog.min(d.at),
+	null,
+	null,
+	null,
+	null,
+	null,
+	pg_catalog.array_agg(DISTINCT d.queue_id),
+	pg_catalog.max(d.at)
+FROM queue.batch_progress AS d
+WHERE NOT d.folded
+	AND NOT EXISTS (SELECT FROM queue.batch AS b WHERE b.batch_id OPERATOR(pg_catalog.=) d.batch_id)
+GROUP BY d.batch_id
+HAVING pg_catalog.sum(d.added) OPERATOR(pg_catalog.>) 0;
+COMMENT ON VIEW queue._batch IS 'internal: every batch with the sums of its counts';
+COMMENT ON COLUMN queue._batch.batch_id IS 'name of the batch';
+COMMENT ON COLUMN queue._batch.source IS 'tag that its creator, or its first producer, gave';
+COMMENT ON COLUMN queue._batch.owner IS 'role that created it; 0: its row is missing';
+COMMENT ON COLUMN queue._batch.implicit IS 'nobody created it: an enqueue did';
+COMMENT ON COLUMN queue._batch.total IS 'jobs added';
+COMMENT ON COLUMN queue._batch.processed IS 'jobs completed';
+COMMENT ON COLUMN queue._batch.failed IS 'jobs failed for good, less those requeued';
+COMMENT ON COLUMN queue._batch.cancelled IS 'jobs cancelled or removed, less those requeued';
+COMMENT ON COLUMN queue._batch.open IS 'jobs that have not ended';
+COMMENT ON COLUMN queue._batch.status IS 'open, closed or completed';
+COMMENT ON COLUMN queue._batch.started_at IS 'when the first of the jobs that ended had been taken for its last attempt';
+COMMENT ON COLUMN queue._batch.completed_at IS 'when it was found that its last job had ended, after it was closed';
+COMMENT ON COLUMN queue._batch.created_at IS 'when it was created';
+COMMENT ON COLUMN queue._batch.closed_at IS 'when it was closed';
+COMMENT ON COLUMN queue._batch.closed_by IS 'close_batch or grace';
+COMMENT ON COLUMN queue._batch.callback_queue IS 'queue that gets a job when the batch is complete';
+COMMENT ON COLUMN queue._batch.callback_job_id IS 'number of that job';
+COMMENT ON COLUMN queue._batch.callback_error IS 'why that job could not be enqueued';
+COMMENT ON COLUMN queue._batch.queue_ids IS 'numbers of the queues that have jobs of it';
+COMMENT ON COLUMN queue._batch.at IS 'when it changed last';
+
+CREATE VIEW queue.batch_progress_view WITH (security_barrier = true) AS
+SELECT
+	b.batch_id,
+	b.source,
+	b.total,
+	b.processed,
+	b.failed,
+	b.cancelled,
+	b.open,
+	CASE WHEN b.total OPERATOR(pg_catalog.>) 0 THEN pg_catalog.round(
+		100.0 OPERATOR(pg_catalog.*) (b.total OPERATOR(pg_catalog.-) b.open)
+		OPERATOR(pg_catalog./) b.total, 1) END AS percent,
+	b.status,
+	b.started_at,
+	b.completed_at,
+	b.created_at,
+	b.closed_at,
+	b.closed_by,
+	b.callback_queue,
+	b.callback_job_id,
+	b.callback_error
+FROM queue._batch AS b
+WHERE pg_catalog.pg_has_role(b.owner, 'USAGE')
+	OR EXISTS (SELECT FROM pg_catalog.unnest(b.queue_ids) AS q (queue_id) WHERE queue._may(q.queue_id, 'browse'));
+COMMENT ON VIEW queue.batch_progress_view IS 'every batch that the reader owns, or may browse a queue of';
+COMMENT ON COLUMN queue.batch_progress_view.batch_id IS 'name of the batch';
+COMMENT ON COLUMN queue.batch_progress_view.source IS 'tag that its creator, or its first producer, gave';
+COMMENT ON COLUMN queue.batch_progress_view.total IS 'jobs added';
+COMMENT ON COLUMN queue.batch_progress_view.processed IS 'jobs completed';
+COMMENT ON COLUMN queue.batch_progress_view.failed IS 'jobs failed for good, less those requeued';
+COMMENT ON COLUMN queue.batch_progress_view.cancelled IS 'jobs cancelled or removed, less those requeued';
+COMMENT ON COLUMN queue.batch_progress_view.open IS 'jobs that have not ended';
+COMMENT ON COLUMN queue.batch_progress_view.percent IS 'share of its jobs that have ended, in percent; null: it has no jobs';
+COMMENT ON COLUMN queue.batch_progress_view.status IS 'open, closed or completed';
+COMMENT ON COLUMN queue.batch_progress_view.started_at IS 'when the first of the jobs that ended had been taken for its last attempt';
+COMMENT ON COLUMN queue.batch_progress_view.completed_at IS 'when it was found that its last job had ended, after it was closed';
+COMMENT ON COLUMN queue.batch_progress_view.created_at IS 'when it was created';
+COMMENT ON COLUMN queue.batch_progress_view.closed_at IS 'when it was closed';
+COMMENT ON COLUMN queue.batch_progress_view.closed_by IS 'close_batch or grace';
+COMMENT ON COLUMN queue.batch_progress_view.callback_queue IS 'queue that gets a job when the batch is complete';
+COMMENT ON COLUMN queue.batch_progress_view.callback_job_id IS 'number of that job';
+COMMENT ON COLUMN queue.batch_progress_view.callback_error IS 'why that job could not be enqueued';
 
 /* ---------------------------------------------------------------------
  * Privileges, row security, what a dump carries

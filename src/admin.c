@@ -76,16 +76,17 @@ static const struct
 #define MAX_AGING_DAYS	INT64CONST(1000)
 
 /* functions that a role must be able to call for a privilege to be of use */
-static const char *const enqueue_functions = "queue.enqueue, queue.enqueue_batch, queue.cancel";
+static const char *const enqueue_functions = "queue.enqueue, queue.enqueue_batch, queue.cancel,"
+" queue.create_batch, queue.close_batch, queue.batch_status";
 static const char *const dequeue_functions = "queue.dequeue_batch, queue.complete, queue.complete_many,"
 " queue.complete_and_dequeue, queue.fail, queue.fail_many, queue.extend, queue.release, queue.wait";
 static const char *const browse_functions = "queue.job_status, queue.list_jobs, queue.queue_stats,"
-" queue._may, queue._state";
+" queue.batch_status, queue._may, queue._state";
 static const char *const admin_functions = "queue.alter_queue, queue.reset_queue_setting,"
 " queue.drop_queue, queue.pause_queue, queue.resume_queue, queue.purge_queue, queue.grant_queue,"
 " queue.revoke_queue, queue.requeue_failed, queue.retry_job, queue.redrive, queue.clean";
 static const char *const browse_tables = "queue.job, queue.job_finished, queue.queue, queue.privilege,"
-" queue.job_archive, queue.job_log";
+" queue.job_archive, queue.job_log, queue.batch_progress_view";
 
 static void
 check_int(const char *name, int value, int least, int most)

@@ -165,7 +165,8 @@ redrive_job(Redrive *redrive, int64 job_id)
 	QueueEntry	entry;
 	char	   *name;
 	int			max_attempts;
-	Datum		key;
+	Datum		key,
+				batch_id;
 	bool		null;
 
 	CommandCounterIncrement();
@@ -215,6 +216,9 @@ redrive_job(Redrive *redrive, int64 job_id)
 		return false;
 	}
 	QueueFinishMove(redrive->finish, row, redrive->slot);
+	batch_id = heap_getattr(row, JOB_BATCH_ID, desc, &null);
+	if (!null)
+		QueueFinishReopen(redrive->finish, batch_id, target.queue_id, JOB_FAILED);
 	put_back(&entry, row, desc, max_attempts);
 	QueueEntryEnd(&entry);
 	return true;

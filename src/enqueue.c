@@ -23,6 +23,7 @@
 #include "utils/memutils.h"
 #include "utils/tuplestore.h"
 
+#include "batch.h"
 #include "compat.h"
 #include "entry.h"
 #include "finish.h"
@@ -64,6 +65,7 @@ typedef struct NewJobs
 {
 	const QueueRequest *request;
 	QueueEntry	entry;
+	int64		added;			/* what no unique key kept out */
 	Datum		values[JOB_NATTS];
 	bool		nulls[JOB_NATTS];
 } NewJobs;
@@ -315,6 +317,7 @@ begin_jobs(NewJobs *new, const QueueSettings *settings, const QueueRequest *requ
 	TimestampTz run_at;
 
 	new->request = request;
+	new->added = 0;
 	QueueEntryBegin(&new->entry, settings);
 	new->entry.now = request->now;
 	run_at = request->has_run_at ? request->run_at : new->entry.now;
@@ -488,6 +491,7 @@ enqueue_one(NewJobs *new, Datum payload)
 			return holder;
 		}
 	}
+	new->added++;
 	if (request->num_parents > 0)
 		start = QueueFlowStart(request, job_id, new->entry.settings.queue_id, &parent_id);
 	row = form_job(new, job_id, payload);
@@ -560,14 +564,39 @@ QueueEnqueue(const QueueSettings *settings, const QueueRequest *request, Datum p
 	return job_id;
 }
 
+static void
+enqueue_plain(NewJobs *new, Datum *payloads, int count, int64 *ids)
+{
+	HeapTuple	chunk[CHUNK_ROWS];
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "queue enqueue",
+												  ALLOCSET_DEFAULT_SIZES);
+
+	for (int done = 0; done < count;)
+	{
+		int			n = Min(count - done, CHUNK_ROWS);
+		MemoryContext old;
+
+		CHECK_FOR_INTERRUPTS();
+		old = MemoryContextSwitchTo(context);
+		for (int i = 0; i < n; i++)
+		{
+			ids[done + i] = QueueJobNextId();
+			chunk[i] = form_job(new, ids[done + i], payloads[done + i]);
+		}
+		QueueEntryPutPlain(&new->entry, chunk, n);
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(context);
+		done += n;
+	}
+	new->added += count;
+	MemoryContextDelete(context);
+}
+
 void
 QueueEnqueueMany(const QueueSettings *settings, const QueueRequest *request, Datum *payloads,
 				 int count, int64 *ids)
 {
 	NewJobs		new;
-	HeapTuple	chunk[CHUNK_ROWS];
-	MemoryContext context,
-				old;
 
 	for (int i = 0; i < count; i++)
 		QueueCheckJsonbSize(payloads[i], "payload", request->many ? i + 1 : 0);
@@ -582,31 +611,15 @@ QueueEnqueueMany(const QueueSettings *settings, const QueueRequest *request, Dat
 				 errdetail("It may have %lld unfinished jobs at most.",
 						   (long long) settings->max_depth),
 				 errhint("Try again later, or raise max_depth with queue.alter_queue().")));
-	if (!is_plain(request))
-	{
+	if (request->batch_id)
+		QueueBatchJoin(request->batch_id, request->source);
+	if (is_plain(request))
+		enqueue_plain(&new, payloads, count, ids);
+	else
 		enqueue_special(&new, payloads, count, ids);
-		QueueEntryEnd(&new.entry);
-		return;
-	}
-	context = AllocSetContextCreate(CurrentMemoryContext, "queue enqueue", ALLOCSET_DEFAULT_SIZES);
-	for (int done = 0; done < count;)
-	{
-		int			n = Min(count - done, CHUNK_ROWS);
-
-		CHECK_FOR_INTERRUPTS();
-		old = MemoryContextSwitchTo(context);
-		for (int i = 0; i < n; i++)
-		{
-			ids[done + i] = QueueJobNextId();
-			chunk[i] = form_job(&new, ids[done + i], payloads[done + i]);
-		}
-		QueueEntryPutPlain(&new.entry, chunk, n);
-		MemoryContextSwitchTo(old);
-		MemoryContextReset(context);
-		done += n;
-	}
-	MemoryContextDelete(context);
 	QueueEntryEnd(&new.entry);
+	if (request->batch_id)
+		QueueBatchAdd(request->batch_id, settings->queue_id, new.added);
 }
 
 Datum

@@ -9,9 +9,10 @@
  * so that nobody has to count a hundred million rows after a crash, and nobody
  * waits for anybody to update a sum.
  *
- * What the end of a job means for others (its key, its group, its batch, its
- * children) is done after all jobs of the call have ended, when no scan of
- * theirs is open; it may end more jobs, so that it goes in rounds.
+ * What the end of a job means for others (its key, its group, its children) is
+ * done after all jobs of the call have ended, when no scan of theirs is open;
+ * it may end more jobs, so that it goes in rounds.  What it means for a batch
+ * is a count, and written at the very end.
  *
  *-------------------------------------------------------------------------
  */
@@ -24,6 +25,7 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
+#include "batch.h"
 #include "compat.h"
 #include "deadletter.h"
 #include "finish.h"
@@ -77,6 +79,7 @@ struct QueueFinish
 	Ended	   *ended;
 	int			num_ended;
 	int			max_ended;
+	QueueBatchChanges batches;
 };
 
 QueueFinish *
@@ -84,7 +87,7 @@ QueueFinishBegin(void)
 {
 	QueueFinish *finish = palloc0(sizeof(QueueFinish));
 
-	finish->context = CurrentMemoryContext;
+	finish->context = finish->batches.context = CurrentMemoryContext;
 	return finish;
 }
 
@@ -177,8 +180,7 @@ remember_end(QueueFinish *finish, HeapTuple row, QueueSlot *slot, JobState state
 	bool		has_dependents = QueueFlowHasDependents(slot);
 	MemoryContext old;
 
-	need_row |= job_has(row, JOB_GROUP_KEY) || job_has(row, JOB_UNIQUE_KEY) ||
-		job_has(row, JOB_BATCH_ID);
+	need_row |= job_has(row, JOB_GROUP_KEY) || job_has(row, JOB_UNIQUE_KEY);
 	if (!need_row && !has_dependents && job->state != JOB_BLOCKED)
 		return NULL;
 	old = MemoryContextSwitchTo(finish->context);
@@ -199,6 +201,21 @@ remember_end(QueueFinish *finish, HeapTuple row, QueueSlot *slot, JobState state
 	ended->dead_letter = false;
 	MemoryContextSwitchTo(old);
 	return ended;
+}
+
+/* a dead letter has failed as far as its batch is concerned, whatever follows */
+static void
+count_in_batch(QueueFinish *finish, HeapTuple row, JobState state)
+{
+	JobHead    *job = JOB_HEAD(row);
+	Datum		tail[JOB_TAIL];
+	bool		nulls[JOB_TAIL];
+
+	if (!job_has(row, JOB_BATCH_ID) || job_has(row, JOB_ORIGIN))
+		return;
+	QueueJobTail(row, tail, nulls);
+	QueueBatchCount(&finish->batches, tail[JOB_BATCH_ID - JOB_STATE - 1], job->queue_id, state, 1,
+					job->attempt > 0 ? job->taken_at : DT_NOEND);
 }
 
 /* put the row of a job that has ended into the archive, if it is kept */
@@ -281,6 +298,7 @@ QueueFinishJob(QueueFinish *finish, HeapTuple row, TupleDesc desc,
 	QueueXactCount(slot, QueueJobCount(QueueJobState(JOB_HEAD(row))), -1);
 	if (dead_letter && error)
 		row = QueueJobWithError(row, desc, *error);
+	count_in_batch(finish, row, state);
 	ended = remember_end(finish, row, slot, state, dead_letter);
 	if (dead_letter)
 		ended->dead_letter = true;
@@ -293,6 +311,7 @@ QueueFinishRemove(QueueFinish *finish, HeapTuple row, TupleDesc desc,
 				  const QueueSettings *settings, QueueSlot *slot)
 {
 	QueueXactCount(slot, QueueJobCount(QueueJobState(JOB_HEAD(row))), -1);
+	count_in_batch(finish, row, JOB_CANCELLED);
 	(void) remember_end(finish, row, slot, JOB_CANCELLED, false);
 }
 
@@ -302,6 +321,12 @@ QueueFinishUncount(QueueFinish *finish, int leaf, int32 queue_id, QueueSlot *slo
 {
 	count_leaf(finish, leaf, queue_id, state, -jobs);
 	QueueXactCount(slot, QueueJobCount(state), -jobs);
+}
+
+void
+QueueFinishReopen(QueueFinish *finish, Datum batch_id, int32 queue_id, JobState state)
+{
+	QueueBatchCount(&finish->batches, batch_id, queue_id, state, -1, DT_NOEND);
 }
 
 void
@@ -475,6 +500,7 @@ QueueFinishEnd(QueueFinish *finish)
 		}
 		table_close(rel, NoLock);
 	}
+	QueueBatchWrite(&finish->batches);
 	if (finish->rows)
 		MemoryContextDelete(finish->rows);
 	if (finish->counts)

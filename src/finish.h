@@ -44,6 +44,9 @@ extern void QueueFinishLog(QueueFinish *finish, HeapTuple row, TupleDesc desc,
 extern void QueueFinishUncount(QueueFinish *finish, int leaf, int32 queue_id, QueueSlot *slot,
 							   JobState state, int64 jobs);
 
+/* a job of a batch, which had ended in that state, is to run again */
+extern void QueueFinishReopen(QueueFinish *finish, Datum batch_id, int32 queue_id, JobState state);
+
 /*
  * What follows from the ends (keys are free, groups and children go on, dead
  * letters move), then write what is collected, and close.  No look and no

@@ -4,11 +4,11 @@
  *		One worker per database: everything that nobody waits for.
  *
  * Moves parked jobs that are due into the live table, sweeps for leases that
- * have ended, gives leaves to the rings and truncates them, folds counts,
- * counts anew what is not known, frees slots, and starts a vacuum of the live
- * table when enough in it is dead and the horizon lets it be removed.  Each
- * step is a short transaction.  All but the vacuum is also SQL, as
- * queue.maintain(), for pg_cron or a hand.
+ * have ended, closes and completes batches, gives leaves to the rings and
+ * truncates them, folds counts, counts anew what is not known, frees slots,
+ * and starts a vacuum of the live table when enough in it is dead and the
+ * horizon lets it be removed.  Each step is a short transaction.  All but the
+ * vacuum is also SQL, as queue.maintain(), for pg_cron or a hand.
  *
  * No job is lost without it, but some come late: takers find due jobs
  * themselves, but of ended leases only those above the hint; and nothing is
@@ -45,6 +45,7 @@
 #include "utils/snapmgr.h"
 #include "utils/tuplestore.h"
 
+#include "batch.h"
 #include "compat.h"
 #include "dequeue.h"
 #include "entry.h"
@@ -70,6 +71,9 @@ PGDLLEXPORT void queue_vacuum_main(Datum main_arg);
 #define TIDY_EVERY_MS		60000
 #define SAFETY_EVERY_MS		60000
 #define CHECK_EVERY_MS		60000
+#define BATCH_SPACING_MS	50		/* between two passes over batches */
+#define BATCH_SHARE			10		/* they may take 1/10 of the time */
+#define BATCH_EVERY_MS		60000	/* all of them */
 #define RECHECK_MS			10
 #define SAFETY_SHARE		100		/* a safety look may take 1/100 of the time */
 
@@ -89,6 +93,7 @@ typedef enum Step
 	STEP_MOVE,
 	STEP_CHECK,
 	STEP_SWEEP,
+	STEP_BATCH,
 	STEP_RING,
 	STEP_TIDY
 } Step;
@@ -98,6 +103,7 @@ static const char *const step_names[] = {
 	[STEP_MOVE] = "due jobs moved",
 	[STEP_CHECK] = "blocked jobs let go",
 	[STEP_SWEEP] = "ended leases found",
+	[STEP_BATCH] = "batches completed",
 	[STEP_RING] = "expired leaves truncated",
 	[STEP_TIDY] = "internal rows removed",
 };
@@ -430,6 +436,7 @@ queue_maintain(PG_FUNCTION_ARGS)
 	int64		moved = 0,
 				found = 0,
 				let_go = 0,
+				completed,
 				truncated = 0;
 	int64	   *blocked;
 	uint64		num_blocked;
@@ -466,6 +473,7 @@ queue_maintain(PG_FUNCTION_ARGS)
 	blocked = find_unblocked(&num_blocked);
 	for (uint64 i = 0; i < num_blocked; i++)
 		(void) check_job(blocked[i], &let_go);
+	completed = QueueBatchPass(true, &next_due);
 	ensure_leaves(queues);
 	while (QueueRingTruncate(RING_ARCHIVE) || QueueRingTruncate(RING_LOG))
 	{
@@ -475,6 +483,7 @@ queue_maintain(PG_FUNCTION_ARGS)
 	put_step(rsinfo, STEP_MOVE, moved);
 	put_step(rsinfo, STEP_CHECK, -let_go);
 	put_step(rsinfo, STEP_SWEEP, found);
+	put_step(rsinfo, STEP_BATCH, completed);
 	put_step(rsinfo, STEP_RING, truncated);
 	put_step(rsinfo, STEP_TIDY, fold_counts() + tidy_rows());
 	return (Datum) 0;
@@ -695,6 +704,36 @@ check_blocked(Installation *installation, TimestampTz *wake_at)
 		*wake_at = Min(*wake_at, GetCurrentTimestamp() + RECHECK_MS * 1000);
 }
 
+/*
+ * Fold the counts of batches, and complete what is due; *wake_at: look again.
+ * Whoever ends jobs of a batch tells us; a grace time that ends, nobody does.
+ */
+static void
+look_at_batches(Installation *installation, TimestampTz *wake_at)
+{
+	static TimestampTz not_before,
+				all_at;
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz took;
+	bool		all = now >= all_at;
+
+	if (now >= not_before && (all || pg_atomic_read_u32(&installation->batches) != 0))
+	{
+		/* before the snapshot: who ends one after it tells us again */
+		pg_atomic_exchange_u32(&installation->batches, 0);
+		if (all)
+			all_at = now + (TimestampTz) BATCH_EVERY_MS * 1000;
+		QueueWorkerBegin("looking at batches");
+		(void) QueueBatchPass(all, &all_at);
+		QueueWorkerCommit();
+		took = GetCurrentTimestamp() - now;
+		not_before = now + took + Max((TimestampTz) BATCH_SPACING_MS * 1000, took * BATCH_SHARE);
+	}
+	*wake_at = Min(*wake_at, Max(all_at, not_before));
+	if (pg_atomic_read_u32(&installation->batches) != 0)
+		*wake_at = Min(*wake_at, not_before);
+}
+
 /* parked hints have no expiry to sweep for, but need the safety look as well */
 static void
 lower_parked(Installation *installation)
@@ -900,6 +939,7 @@ queue_maintenance_main(Datum main_arg)
 		check_blocked(installation, &wake_at);
 		sweep_leases(installation, &wake_at);
 		wake_next(installation);
+		look_at_batches(installation, &wake_at);
 		if (every(&rings_at, RING_EVERY_MS, now))
 			keep_rings();
 		if (every(&tidied_at, TIDY_EVERY_MS, now))

@@ -44,6 +44,7 @@ int			queue_max_queues = 1024;
 int			queue_max_hints = 4096;
 int			queue_max_payload_size = 16 * 1024;
 int			queue_log_retention = 7 * 24 * 60;
+int			queue_batch_retention = 30 * 24 * 60;
 int			queue_maintenance_interval = 1000;
 int			queue_vacuum_threshold = 100000;
 bool		queue_async_claims = true;
@@ -74,6 +75,10 @@ define_settings(void)
 	DefineCustomIntVariable("queue.log_retention",
 							"Sets how long rows of queue.job_log are kept.",
 							NULL, &queue_log_retention, 7 * 24 * 60, 1, 10 * 366 * 24 * 60,
+							PGC_SIGHUP, GUC_UNIT_MIN, NULL, NULL, NULL);
+	DefineCustomIntVariable("queue.batch_retention",
+							"Sets how long complete batches are kept.",
+							NULL, &queue_batch_retention, 30 * 24 * 60, 1, 10 * 366 * 24 * 60,
 							PGC_SIGHUP, GUC_UNIT_MIN, NULL, NULL, NULL);
 	DefineCustomIntVariable("queue.maintenance_interval",
 							"Sets the longest time between two rounds of the maintenance worker.",

@@ -57,6 +57,7 @@ extern int	queue_max_queues;
 extern int	queue_max_hints;
 extern int	queue_max_payload_size;
 extern int	queue_log_retention;
+extern int	queue_batch_retention;
 extern int	queue_maintenance_interval;
 extern int	queue_vacuum_threshold;
 extern bool queue_async_claims;

@@ -166,6 +166,10 @@ take_out(Picker *picker, HeapTuple picked, TupleDesc desc)
 					   DatumGetInt32(row[ARCHIVE_QUEUE_ID - 1]), picker->slot, state, 1);
 	if (picker->requeue)
 	{
+		/* of a dead letter, its batch counts that it has failed once */
+		if (!all_null[2 + ARCHIVE_BATCH_ID - 1] && all_null[2 + ARCHIVE_ORIGIN - 1])
+			QueueFinishReopen(picker->finish, row[ARCHIVE_BATCH_ID - 1],
+							  picker->settings.queue_id, state);
 		CommandCounterIncrement();
 		QueueEntryPut(&picker->entry, form_requeued(picker, row, all_null + 2), false);
 	}

@@ -146,6 +146,7 @@ startup_shared(void)
 			pg_atomic_init_u64(&installation->wake_at, 0);
 			pg_atomic_init_u64(&installation->dead, 0);
 			pg_atomic_init_u32(&installation->recount, 0);
+			pg_atomic_init_u32(&installation->batches, 0);
 			SpinLockInit(&installation->check_mutex);
 			pg_atomic_init_u32(&installation->session_ended, 0);
 			for (int r = 0; r < 2; r++)
@@ -281,6 +282,7 @@ QueueInstallation(Oid live_id)
 		pg_atomic_write_u64(&installation->wake_at, PG_INT64_MAX);
 		pg_atomic_write_u64(&installation->dead, 0);
 		pg_atomic_write_u32(&installation->recount, 1);
+		pg_atomic_write_u32(&installation->batches, 1);
 		installation->live_id = live_id;
 		installation->database_id = MyDatabaseId;
 	}
@@ -318,6 +320,16 @@ QueueCheckTake(Installation *installation, int64 *job_ids, bool *all)
 	installation->check_all = false;
 	SpinLockRelease(&installation->check_mutex);
 	return count;
+}
+
+void
+QueueBatchesNote(Installation *installation)
+{
+	Latch	   *latch = installation->maintenance;
+
+	/* one that has not looked since it was woken will look */
+	if (pg_atomic_exchange_u32(&installation->batches, 1) == 0 && latch)
+		SetLatch(latch);
 }
 
 static QueueSlot *

@@ -149,6 +149,7 @@ typedef struct Installation
 	pg_atomic_uint32 recount;	/* the counters are not to be trusted */
 	pg_atomic_uint32 session_ended; /* one that may have had bound leases */
 	bool		incomplete;		/* some queue got no slot; Shared->lock */
+	pg_atomic_uint32 batches;	/* jobs of batches have ended: look at them */
 
 	/* blocked jobs that the maintenance worker is to look at; see group.c */
 	slock_t		check_mutex;	/* guards the next three */
@@ -233,6 +234,9 @@ extern Installation *QueueInstallation(Oid live_id);
 extern void QueueCheckAdd(Installation *installation, int64 job_id);
 /* what is to be looked at: returns how many; *all: all there are */
 extern int	QueueCheckTake(Installation *installation, int64 *job_ids, bool *all);
+
+/* jobs of batches have ended, or a batch was closed: wake the worker for it */
+extern void QueueBatchesNote(Installation *installation);
 
 /*
  * The slot of a queue, pinned, made on demand; NULL: no room.  The caller

@@ -48,6 +48,7 @@
 
 #define CLASS_ALL	60000		/* in queue._prepared: forget everything */
 #define CLASS_CHECK	60001		/* there: look at all blocked jobs */
+#define CLASS_BATCHES 60002		/* there: look at batches */
 #define MAX_PENDING_CHECKS	1000	/* more than that means all */
 
 typedef struct PinnedSlot
@@ -97,6 +98,7 @@ static int	num_checks,
 static Installation *checks_installation;
 
 static Installation *forget_all;	/* whose hints and counters, or NULL */
+static Installation *batches;	/* whose worker is to look at them, or NULL */
 static bool announce_extension;
 static bool announce_database;
 
@@ -277,6 +279,13 @@ QueueXactCheck(int64 job_id)
 	checks[num_checks++] = (PendingCheck) {.subid = subid, .job_id = job_id};
 }
 
+/* also told if the subtransaction is undone: a look more does no harm */
+void
+QueueXactBatches(void)
+{
+	batches = QueueInstallation(QueueCatalogGet(false)->live);
+}
+
 void
 QueueXactDead(int64 versions)
 {
@@ -442,7 +451,7 @@ end_transaction(void)
 	for (int i = 0; i < num_pins; i++)
 		QueueSlotUnpin(pins[i].slot);
 	num_pins = num_hints = num_counts = num_checks = 0;
-	forget_all = NULL;
+	forget_all = batches = NULL;
 	announce_extension = announce_database = false;
 	claims = CLAIMS_NONE;
 	QueueGroupForgetPending();
@@ -477,7 +486,8 @@ before_prepare(void)
 
 	for (int i = 0; i < num_pins; i++)
 		wake |= pins[i].wake_all;
-	if (num_hints == 0 && num_counts == 0 && num_checks == 0 && forget_all == NULL && !wake)
+	if (num_hints == 0 && num_counts == 0 && num_checks == 0 && forget_all == NULL && !wake &&
+		batches == NULL)
 		return;
 	xid = U64FromFullTransactionId(GetTopFullTransactionId());
 	rel = QueueOpenTable(QueueCatalogGet(false)->prepared, RowExclusiveLock);
@@ -495,6 +505,8 @@ before_prepare(void)
 		if (pins[i].wake_all)
 			insert_prepared(rel, xid, pins[i].queue_id, CLASS_NONE,
 							HINT_KEY_MAX, HINT_KEY_MAX, NULL);
+	if (batches)
+		insert_prepared(rel, xid, 0, CLASS_BATCHES, HINT_KEY_MAX, HINT_KEY_MAX, NULL);
 	if (forget_all)
 		insert_prepared(rel, xid, 0, CLASS_ALL, HINT_KEY_MAX, HINT_KEY_MAX, NULL);
 	table_close(rel, NoLock);
@@ -525,6 +537,8 @@ xact_callback(XactEvent event, void *arg)
 			}
 			for (int i = 0; i < num_checks; i++)
 				QueueCheckAdd(checks_installation, checks[i].job_id);
+			if (batches)
+				QueueBatchesNote(batches);
 			if (announce_extension)
 				QueueLauncherAnnounce(MyDatabaseId);
 			if (announce_database)
@@ -812,6 +826,12 @@ QueuePreparedFinish(QueuePrepared *prepared, bool commit)
 		{
 			if (commit && installation)
 				QueueCheckAdd(installation, 0);
+			continue;
+		}
+		if (row->order_class == CLASS_BATCHES)
+		{
+			if (commit && installation)
+				QueueBatchesNote(installation);
 			continue;
 		}
 		slot = QueueXactSlot(row->queue_id);

@@ -1,6 +1,9 @@
 -- Helpers of the regression tests; \i does not mind which of them ran before.
 SET client_min_messages = warning;
 
+-- the names of batches that another test has used, and the worker has closed
+TRUNCATE queue.batch, queue.batch_progress;
+
 -- The counts of a queue as queue_stats() tells them, if the tables say the
 -- same, else both.
 CREATE OR REPLACE FUNCTION counts(queue_name text) RETURNS text

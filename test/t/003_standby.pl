@@ -24,7 +24,7 @@ $standby->start;
 $primary->safe_psql('postgres', q{
 	SELECT queue.create_queue('q', visibility_timeout => '1 day', max_attempts => 1);
 	SELECT queue.enqueue_batch('q', ARRAY['"held"', '"failed"', '"waiting"']::jsonb[]);
-	SELECT queue.enqueue('q', '"delayed"', delay => '1 day');
+	SELECT queue.enqueue('q', '"delayed"', delay => '1 day', batch_id => 'batch');
 	SELECT payload FROM queue.dequeue_batch('q');
 	SELECT queue.fail(job_id, 'no') FROM queue.dequeue_batch('q')});
 create_load($primary);
@@ -43,12 +43,15 @@ is( $standby->safe_psql('postgres', q{SELECT queue_name, paused, num_nulls(waiti
 		FROM queue.queue_stats('q')}),
 	'q|f|8', 'queue_stats() tells what it knows');
 
+is( $standby->safe_psql('postgres', q{SELECT total, open, status FROM queue.batch_status('batch')}),
+	'1|1|open', 'batch_status() works');
+
 # every function but those that read; before they look at their arguments
 my @functions = split /\n/, $standby->safe_psql('postgres', q{
 	SELECT format('%s(%s)', proname, array_to_string(array_fill('null'::text, ARRAY[pronargs]), ', '))
 	FROM pg_proc
 	WHERE pronamespace = 'queue'::regnamespace AND prokind = 'f' AND prorettype <> 'trigger'::regtype
-		AND proname !~ '^_' AND proname NOT IN ('job_status', 'list_jobs', 'queue_stats')
+		AND proname !~ '^_' AND proname NOT IN ('job_status', 'list_jobs', 'queue_stats', 'batch_status')
 	ORDER BY proname});
 my @wrong;
 for my $call (@functions)

@@ -19,7 +19,6 @@
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/json.h"
@@ -156,8 +155,9 @@ find_queues(text *topic)
 {
 	List	   *queues = NIL;
 
-	/* a lock processes invalidations */
-	LockRelationOid(QueueCatalogGet(false)->binding, AccessShareLock);
+	/* as a lock would do, but one that is held already does not */
+	AcceptInvalidationMessages();
+	(void) QueueCatalogGet(false);
 	if (bindings_generation != QueueCatalogGeneration())
 		read_bindings();
 	for (int i = 0; i < num_bindings; i++)

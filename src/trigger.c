@@ -9,11 +9,14 @@
  * The owner of the table enqueues, not whoever changes it: who may write the
  * table need know nothing of the queue, and cannot put anything else into it.
  * As anybody with the privilege TRIGGER may make the trigger, the owner of a
- * table that others may do that with answers for what they enqueue.
+ * table that others may do that with answers for what they enqueue.  The
+ * payload is made as whoever changes the row, like any expression of theirs.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
+
+#include <math.h>
 
 #include "access/htup_details.h"
 #include "access/xact.h"
@@ -69,14 +72,16 @@ option_string(const char *key, const JsonbValue *value)
 static int
 option_int(const char *key, const JsonbValue *value, int least, int most)
 {
-	int			number;
+	double		number;
 
 	if (value->type != jbvNumeric)
 		bad_option(key, "It must be a number.");
-	number = DatumGetInt32(DirectFunctionCall1(numeric_int4, NumericGetDatum(value->val.numeric)));
-	if (number < least || number > most)
-		QueueErrorRange(key, number, least, most);
-	return number;
+	number = rint(DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow,
+													 NumericGetDatum(value->val.numeric))));
+	if (!(number >= least && number <= most))
+		QueueErrorRange(key, number < PG_INT32_MAX && number > PG_INT32_MIN ? (int64) number :
+						number < 0 ? PG_INT32_MIN : PG_INT32_MAX, least, most);
+	return (int) number;
 }
 
 static text *
@@ -249,7 +254,7 @@ operation(TriggerEvent event)
 		TRIGGER_FIRED_BY_UPDATE(event) ? "UPDATE" : "DELETE";
 }
 
-/* {"op", "schema", "table", "new", "old", "keys"}; its keys also as they are grouped by */
+/* {"op", "schema", "table", "new", "old", "keys"} */
 static Datum
 form_payload(TriggerData *trigger, TriggerOptions *options, const char *keys)
 {
@@ -318,43 +323,45 @@ check_trigger(FunctionCallInfo fcinfo)
 				 errhint("The arguments are the name of the queue and a JSON object with options.")));
 }
 
+/* as the owner of the table */
 static void
-enqueue_change(TriggerData *trigger)
+enqueue_payload(TriggerData *trigger, const QueueRequest *request, Datum payload)
 {
-	Relation	rel = trigger->tg_relation;
 	QueueSettings settings;
-	TriggerOptions options;
-	bool	   *columns = key_columns(rel);
-	char	   *keys = NULL;
-	Datum		payload;
+	Oid			save_user;
+	int			save_context;
 	int64		job_id;
 
+	GetUserIdAndSecContext(&save_user, &save_context);
+	SetUserIdAndSecContext(trigger->tg_relation->rd_rel->relowner,
+						   save_context | SECURITY_LOCAL_USERID_CHANGE);
 	QueueSettingsLock(cstring_to_text(trigger->tg_trigger->tgargs[0]), PRIVILEGE_ENQUEUE,
 					  AccessShareLock, &settings);
-	read_options(&options, trigger->tg_trigger, rel);
-	if (columns)
-		keys = row_to_text(TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ? trigger->tg_newtuple :
-						   trigger->tg_trigtuple, RelationGetDescr(rel), columns);
-	if (options.group_by_keys)
-		group_by_keys(&options, rel, keys);
-	payload = form_payload(trigger, &options, keys);
-	QueueProduce(&settings, &options.request, &payload, 1, &job_id);
+	QueueProduce(&settings, request, &payload, 1, &job_id);
+	SetUserIdAndSecContext(save_user, save_context);
 }
 
 Datum
 queue_enqueue_trigger(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
-	Oid			save_user;
-	int			save_context;
+	Relation	rel;
+	HeapTuple	row;
+	TriggerOptions options;
+	bool	   *columns;
+	char	   *keys = NULL;
 
 	QueueRequireWritable("queue.enqueue_trigger()");
 	check_trigger(fcinfo);
-	GetUserIdAndSecContext(&save_user, &save_context);
-	SetUserIdAndSecContext(trigger->tg_relation->rd_rel->relowner,
-						   save_context | SECURITY_LOCAL_USERID_CHANGE);
-	enqueue_change(trigger);
-	SetUserIdAndSecContext(save_user, save_context);
-	return PointerGetDatum(TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ? trigger->tg_newtuple :
-						   trigger->tg_trigtuple);
+	rel = trigger->tg_relation;
+	row = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ? trigger->tg_newtuple : trigger->tg_trigtuple;
+	read_options(&options, trigger->tg_trigger, rel);
+	columns = key_columns(rel);
+	if (columns)
+		keys = row_to_text(row, RelationGetDescr(rel), columns);
+	if (options.group_by_keys)
+		group_by_keys(&options, rel, keys);
+	/* types may have casts to json, which are no business of the owner's */
+	enqueue_payload(trigger, &options.request, form_payload(trigger, &options, keys));
+	return PointerGetDatum(row);
 }

@@ -1091,6 +1091,8 @@ ALTER TABLE queue.job_archive ENABLE ROW LEVEL SECURITY;
 CREATE POLICY browse ON queue.job_archive FOR SELECT USING (queue._may(queue_id, 'browse'));
 ALTER TABLE queue.job_log ENABLE ROW LEVEL SECURITY;
 CREATE POLICY browse ON queue.job_log FOR SELECT USING (queue._may(queue_id, 'browse'));
+ALTER TABLE queue.binding ENABLE ROW LEVEL SECURITY;
+CREATE POLICY browse ON queue.binding FOR SELECT USING (queue._may(queue_id, 'browse'));
 
 SELECT pg_catalog.pg_extension_config_dump('queue._queue_id', '');
 SELECT pg_catalog.pg_extension_config_dump('queue._job_id_block', '');

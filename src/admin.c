@@ -87,7 +87,7 @@ static const char *const admin_functions = "queue.alter_queue, queue.reset_queue
 " queue.revoke_queue, queue.requeue_failed, queue.retry_job, queue.redrive, queue.clean,"
 " queue.set_handler, queue.set_mode, queue.bind, queue.unbind";
 static const char *const browse_tables = "queue.job, queue.job_finished, queue.queue, queue.privilege,"
-" queue.job_archive, queue.job_log";
+" queue.job_archive, queue.job_log, queue.binding";
 
 static void
 check_int(const char *name, int value, int least, int most)

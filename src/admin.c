@@ -386,7 +386,10 @@ queue_create_queue(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* may the caller give the queue to somebody else, and to this role? */
+/*
+ * May the caller give the queue to somebody else, and to this role?  What the
+ * queue names will run as the new owner.
+ */
 static void
 check_new_owner(const QueueSettings *settings, Oid owner)
 {
@@ -398,7 +401,7 @@ check_new_owner(const QueueSettings *settings, Oid owner)
 				 errmsg("must be owner of queue \"%s\"", settings->name),
 				 errdetail("Its owner is \"%s\".", GetUserNameFromId(settings->owner, true)),
 				 errhint("Only the owner of a queue can give it to another role.")));
-	if (!is_member_of_role(GetUserId(), owner))
+	if (!queue_can_set_role(GetUserId(), owner))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("must be member of role \"%s\"", GetUserNameFromId(owner, false)),

@@ -93,6 +93,13 @@
 #define QUEUE_UPDATE_INDEXES_TYPE bool
 #endif
 
+/* 16: a member of a role need not be allowed to become it */
+#if PG_VERSION_NUM >= 160000
+#define queue_can_set_role(member, role) member_can_set_role(member, role)
+#else
+#define queue_can_set_role(member, role) is_member_of_role(member, role)
+#endif
+
 /* 16: one function checks privileges on all kinds of objects */
 #if PG_VERSION_NUM >= 160000
 #define queue_function_aclcheck(oid, role) object_aclcheck(ProcedureRelationId, oid, role, ACL_EXECUTE)

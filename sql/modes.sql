@@ -88,6 +88,15 @@ SELECT s.state, s.result FROM queue.enqueue('m', '"x"') AS id, queue.job_status(
 SELECT queue.alter_queue('m', keep_completed => '0');
 SELECT id IS NOT NULL AS ok, s.state FROM queue.enqueue('m', '"x"') AS id LEFT JOIN LATERAL queue.job_status(id) AS s ON true;
 SELECT counts('m');
+-- one that drops its queue
+CREATE FUNCTION fn.drops(payload jsonb) RETURNS void LANGUAGE sql AS $$SELECT queue.drop_queue('m', cascade => true)$$;
+SELECT queue.set_handler('m', 'fn.drops');
+SELECT errors($$queue.enqueue('m', '1')$$);
+SELECT queue.alter_queue('m', on_failed => 'fn.drops'), queue.set_mode('m', 'queued');
+SELECT queue.enqueue('t', '1') AS parent \gset
+SELECT queue.cancel(:parent);
+SELECT e FROM errors(format($$queue.enqueue('m', '1', depends_on => '{%s}')$$, :parent)) AS e WHERE e !~ 'depends_on';
+SELECT queue.reset_queue_setting('m', 'on_failed'), queue.set_handler('m', 'fn.gives_nothing'), queue.set_mode('m', 'direct');
 -- as part of a flow: a child whose parent has already run
 SELECT queue.alter_queue('m', keep_completed => '1 day');
 SELECT queue.enqueue('m', '"x"') AS parent \gset

@@ -405,6 +405,18 @@ check_key_count(const char *name, bool given, int keys, int jobs)
 				 errhint("Give one key, or null, for each payload.")));
 }
 
+/* a function of a user has run: it may have changed the queue, or dropped it */
+static void
+read_settings_anew(QueueEntry *entry)
+{
+	if (!QueueSettingsById(entry->settings.queue_id, &entry->settings))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("queue \"%s\" does not exist", entry->settings.name),
+				 errdetail("It was dropped by a function that it names."),
+				 errhint("Its handler and on_failed must leave the queue there.")));
+}
+
 /* a row that has not been put in anywhere, because a parent has failed */
 static void
 fail_at_once(NewJobs *new, HeapTuple row, int64 parent_id)
@@ -421,6 +433,7 @@ fail_at_once(NewJobs *new, HeapTuple row, int64 parent_id)
 	QueueFinishJob(finish, row, desc, &entry->settings, entry->slot, JOB_FAILED, &error, NULL,
 				   entry->now);
 	QueueFinishEnd(finish);
+	read_settings_anew(entry);
 }
 
 /* a job's row with the new payload, priority and due time */
@@ -519,6 +532,7 @@ run_job(NewJobs *new, HeapTuple row)
 	QueueJobTake(JOB_HEAD(row), now,
 				 QueueTimeAfter(now, entry->settings.visibility_timeout));
 	result = QueueFunctionRun(new->handler, row, desc, &null);
+	read_settings_anew(entry);
 	old = MemoryContextSwitchTo(entry->context);
 	done = palloc(sizeof(DoneJob));
 	done->row = heap_copytuple(row);

@@ -46,6 +46,15 @@ ROLLBACK;
 SELECT count(*) FROM fn.ran;
 SELECT counts('m');
 
+-- prepared: done when that is committed
+BEGIN;
+SELECT queue.enqueue('m', '10') AS id \gset
+PREPARE TRANSACTION 'direct';
+SELECT count(*) FROM queue.job_status(:id);
+COMMIT PREPARED 'direct';
+SELECT state, result FROM queue.job_status(:id);
+SELECT counts('m');
+
 -- rules come first
 SELECT queue.alter_queue('m', required_keys => '{id}');
 SELECT errors($$queue.enqueue('m', '1')$$);

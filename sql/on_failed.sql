@@ -47,6 +47,16 @@ SELECT queue.fail(job_id, 'undone', retry => false) FROM queue.dequeue_batch('f'
 ROLLBACK;
 CALL told();
 
+-- prepared with it
+SELECT queue.enqueue('f', '4') IS NOT NULL AS ok;
+BEGIN;
+SELECT queue.fail(job_id, 'prepared', retry => false) FROM queue.dequeue_batch('f');
+PREPARE TRANSACTION 'failed';
+CALL told();
+COMMIT PREPARED 'failed';
+CALL told();
+SELECT counts('f');
+
 -- its error is undone and logged, the others go on
 SELECT count(*) FROM queue.enqueue_batch('f', ARRAY['{"x": 1}', '{"raise": "22012"}', '{"x": 3}', '{"raise": "P0004"}',
 	'{"raise": "40001"}']::jsonb[], max_attempts => 1);

@@ -31,12 +31,12 @@ GROUP BY proname HAVING count(*) > 1;
 SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod) AS type
 FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0
 WHERE c.relnamespace = 'queue'::regnamespace
-	AND c.relname IN ('queue', 'privilege', 'job_archive', 'job_log')
+	AND c.relname IN ('queue', 'privilege', 'binding', 'job_archive', 'job_log')
 ORDER BY c.relname, a.attnum;
 
 -- an object in the schema that does not belong to the extension
 SELECT c.relname FROM pg_class AS c
-WHERE c.relnamespace = 'queue'::regnamespace AND c.relkind NOT IN ('i', 'I')
+WHERE c.relnamespace = 'queue'::regnamespace AND c.relkind NOT IN ('i', 'I', 'c')
 	AND NOT EXISTS (SELECT FROM member WHERE classid = 'pg_class'::regclass AND objid = c.oid);
 SELECT p.proname FROM pg_proc AS p
 WHERE p.pronamespace = 'queue'::regnamespace
@@ -44,12 +44,13 @@ WHERE p.pronamespace = 'queue'::regnamespace
 
 -- an object or a column without a comment; a leaf has those of its parent, a row type those of its table
 SELECT object FROM member
-WHERE obj_description(objid, classid::regclass::name) IS NULL AND classid <> 'pg_type'::regclass
+WHERE obj_description(objid, classid::regclass::name) IS NULL
+	AND (classid <> 'pg_type'::regclass OR objid = 'queue.job_context'::regtype)
 	AND NOT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = objid)
 ORDER BY object;
 SELECT c.relname, a.attname
 FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0
-WHERE c.relnamespace = 'queue'::regnamespace AND c.relkind IN ('r', 'p', 'v')
+WHERE c.relnamespace = 'queue'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'c')
 	AND NOT c.relispartition AND col_description(c.oid, a.attnum) IS NULL;
 
 -- something that PUBLIC may do
@@ -89,7 +90,7 @@ WHERE amname <> 'heap' OR relpersistence <> 'p' OR NOT rolsuper;
 -- tables that people may be allowed to read, without row security
 SELECT c.relname FROM pg_class AS c
 WHERE c.relnamespace = 'queue'::regnamespace
-	AND c.relname IN ('queue', 'privilege', 'job_archive', 'job_log') AND NOT c.relrowsecurity;
+	AND c.relname IN ('queue', 'privilege', 'binding', 'job_archive', 'job_log') AND NOT c.relrowsecurity;
 SELECT reloptions FROM pg_class WHERE oid = 'queue.job'::regclass;
 
 -- tables and sequences that a dump leaves out: what is prepared is not in a dump

@@ -300,6 +300,36 @@ COMMENT ON TABLE queue.binding IS 'which queues get a job for which topics';
 COMMENT ON COLUMN queue.binding.topic_pattern IS 'words separated by dots; * stands for one word, # for any number';
 COMMENT ON COLUMN queue.binding.queue_id IS 'number of the queue';
 
+CREATE TYPE queue.job_context AS (
+	job_id        bigint,
+	queue_name    text,
+	payload       jsonb,
+	attempt       int,
+	max_attempts  int,
+	priority      int,
+	enqueued_at   timestamptz,
+	taken_at      timestamptz,
+	batch_id      text,
+	group_key     text,
+	source        text,
+	headers       jsonb,
+	error         text
+);
+COMMENT ON TYPE queue.job_context IS 'what a handler, or on_failed, is told about a job';
+COMMENT ON COLUMN queue.job_context.job_id IS 'number of the job';
+COMMENT ON COLUMN queue.job_context.queue_name IS 'name of its queue';
+COMMENT ON COLUMN queue.job_context.payload IS 'payload';
+COMMENT ON COLUMN queue.job_context.attempt IS 'attempts begun so far, this one included';
+COMMENT ON COLUMN queue.job_context.max_attempts IS 'attempts after which it is failed for good';
+COMMENT ON COLUMN queue.job_context.priority IS 'priority, lower runs first';
+COMMENT ON COLUMN queue.job_context.enqueued_at IS 'when it was enqueued';
+COMMENT ON COLUMN queue.job_context.taken_at IS 'when the last attempt began; null: none has';
+COMMENT ON COLUMN queue.job_context.batch_id IS 'batch that the job belongs to';
+COMMENT ON COLUMN queue.job_context.group_key IS 'group whose jobs run one at a time, in order';
+COMMENT ON COLUMN queue.job_context.source IS 'tag that the producer gave';
+COMMENT ON COLUMN queue.job_context.headers IS 'headers that the producer gave';
+COMMENT ON COLUMN queue.job_context.error IS 'error of the last failed attempt; null: none has failed';
+
 /* ---------------------------------------------------------------------
  * What is over: rings of leaf tables, each emptied by TRUNCATE when all of
  * it has expired.  Leaf 0 takes what no other leaf may hold.
@@ -564,6 +594,35 @@ AS 'MODULE_PATHNAME', 'queue_revoke_queue';
 COMMENT ON FUNCTION queue.revoke_queue IS
 	'takes privileges on a queue from a role: a list of enqueue, dequeue, browse, admin';
 
+CREATE FUNCTION queue.set_handler(
+	queue_name text,
+	handler text,
+	concurrency int = 1,
+	min_workers int = 0
+) RETURNS void
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_set_handler';
+COMMENT ON FUNCTION queue.set_handler IS
+	'names the function that runs the jobs of a queue, as its owner; null: none does';
+
+CREATE FUNCTION queue.set_mode(queue_name text, mode text, target_queue text = null) RETURNS void
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_set_mode';
+COMMENT ON FUNCTION queue.set_mode IS
+	'says what an enqueue does: queued, direct (run the handler), mirror (enqueue into the target, too) or fallback (into the target if need be)';
+
+CREATE FUNCTION queue.bind(topic_pattern text, queue_name text) RETURNS void
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_bind';
+COMMENT ON FUNCTION queue.bind IS
+	'lets a queue have a job for each topic that matches the pattern: * is one word, # any number';
+
+CREATE FUNCTION queue.unbind(topic_pattern text, queue_name text) RETURNS boolean
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_unbind';
+COMMENT ON FUNCTION queue.unbind IS
+	'takes a pattern from a queue again; false if it was not bound';
+
 /* ---------------------------------------------------------------------
  * Producing
  * --------------------------------------------------------------------- */
@@ -606,6 +665,34 @@ LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 1000
 AS 'MODULE_PATHNAME', 'queue_enqueue_batch';
 COMMENT ON FUNCTION queue.enqueue_batch IS
 	'enqueues one job per payload, all or none; returns their ids in the order of the payloads';
+
+CREATE FUNCTION queue.publish(
+	topic text,
+	payload jsonb,
+	priority int = null,
+	delay interval = null,
+	run_at timestamptz = null,
+	max_attempts int = null,
+	unique_key text = null,
+	group_key text = null,
+	batch_id text = null,
+	source text = null,
+	headers jsonb = null,
+	on_conflict text = 'ignore',
+	depends_on bigint[] = null,
+	on_parent_failure text = 'fail',
+	options jsonb = null
+) RETURNS SETOF bigint
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 10
+AS 'MODULE_PATHNAME', 'queue_publish';
+COMMENT ON FUNCTION queue.publish IS
+	'enqueues one job into each queue that is bound to the topic, all or none; returns their ids';
+
+CREATE FUNCTION queue.enqueue_trigger() RETURNS trigger
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_enqueue_trigger';
+COMMENT ON FUNCTION queue.enqueue_trigger IS
+	'row trigger: enqueues each change of a row, as the owner of the table; its arguments are the queue and, as JSON, options';
 
 /* ---------------------------------------------------------------------
  * Consuming
@@ -940,6 +1027,9 @@ ALTER TABLE queue.queue ENABLE ALWAYS TRIGGER _dml;
 CREATE TRIGGER _dml AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON queue.privilege
 	FOR EACH STATEMENT EXECUTE FUNCTION queue._dml_trigger();
 ALTER TABLE queue.privilege ENABLE ALWAYS TRIGGER _dml;
+CREATE TRIGGER _dml AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON queue.binding
+	FOR EACH STATEMENT EXECUTE FUNCTION queue._dml_trigger();
+ALTER TABLE queue.binding ENABLE ALWAYS TRIGGER _dml;
 CREATE TRIGGER _dml AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON queue._leaf
 	FOR EACH STATEMENT EXECUTE FUNCTION queue._dml_trigger();
 ALTER TABLE queue._leaf ENABLE ALWAYS TRIGGER _dml;
@@ -1196,6 +1286,8 @@ ALTER TABLE queue.job_archive ENABLE ROW LEVEL SECURITY;
 CREATE POLICY browse ON queue.job_archive FOR SELECT USING (queue._may(queue_id, 'browse'));
 ALTER TABLE queue.job_log ENABLE ROW LEVEL SECURITY;
 CREATE POLICY browse ON queue.job_log FOR SELECT USING (queue._may(queue_id, 'browse'));
+ALTER TABLE queue.binding ENABLE ROW LEVEL SECURITY;
+CREATE POLICY browse ON queue.binding FOR SELECT USING (queue._may(queue_id, 'browse'));
 
 SELECT pg_catalog.pg_extension_config_dump('queue._queue_id', '');
 SELECT pg_catalog.pg_extension_config_dump('queue._job_id_block', '');

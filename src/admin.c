@@ -22,6 +22,7 @@
 #include "utils/syscache.h"
 
 #include "compat.h"
+#include "function.h"
 #include "internal.h"
 #include "operate.h"
 #include "ring.h"
@@ -76,17 +77,18 @@ static const struct
 #define MAX_AGING_DAYS	INT64CONST(1000)
 
 /* functions that a role must be able to call for a privilege to be of use */
-static const char *const enqueue_functions = "queue.enqueue, queue.enqueue_batch, queue.cancel,"
-" queue.create_batch, queue.close_batch, queue.batch_status";
+static const char *const enqueue_functions = "queue.enqueue, queue.enqueue_batch, queue.publish,"
+" queue.enqueue_trigger, queue.cancel, queue.create_batch, queue.close_batch, queue.batch_status";
 static const char *const dequeue_functions = "queue.dequeue_batch, queue.complete, queue.complete_many,"
 " queue.complete_and_dequeue, queue.fail, queue.fail_many, queue.extend, queue.release, queue.wait";
 static const char *const browse_functions = "queue.job_status, queue.list_jobs, queue.queue_stats,"
 " queue.batch_status, queue._may, queue._state";
 static const char *const admin_functions = "queue.alter_queue, queue.reset_queue_setting,"
 " queue.drop_queue, queue.pause_queue, queue.resume_queue, queue.purge_queue, queue.grant_queue,"
-" queue.revoke_queue, queue.requeue_failed, queue.retry_job, queue.redrive, queue.clean";
+" queue.revoke_queue, queue.requeue_failed, queue.retry_job, queue.redrive, queue.clean,"
+" queue.set_handler, queue.set_mode, queue.bind, queue.unbind";
 static const char *const browse_tables = "queue.job, queue.job_finished, queue.queue, queue.privilege,"
-" queue.job_archive, queue.job_log, queue.batch_progress_view";
+" queue.job_archive, queue.job_log, queue.binding, queue.batch_progress_view";
 
 static void
 check_int(const char *name, int value, int least, int most)
@@ -184,6 +186,43 @@ check_setting(Setting setting, Datum value)
 		case SET_VALIDATOR:
 		case SET_ON_FAILED:
 			break;				/* against the queue: check_references() */
+	}
+}
+
+static void
+check_dead_letter_queue(text *target, const char *queue_name)
+{
+	QueueSettings settings;
+
+	if (strcmp(text_to_cstring(target), queue_name) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a queue cannot be its own dead-letter queue"),
+				 errdetail("It is \"%s\".", queue_name),
+				 errhint("Create another queue for the jobs that have failed for good.")));
+	QueueSettingsRequire(target, PRIVILEGE_ENQUEUE, &settings);
+}
+
+/*
+ * What a setting names must be there, and may be used: by the caller, and a
+ * function by the owner of the queue.  Returns the value to store.
+ */
+static Datum
+check_references(Setting setting, Datum value, const char *queue_name, Oid owner)
+{
+	switch (setting)
+	{
+		case SET_VALIDATOR:
+			return PointerGetDatum(QueueFunctionCheck(FUNCTION_VALIDATOR, DatumGetTextPP(value),
+													  owner));
+		case SET_ON_FAILED:
+			return PointerGetDatum(QueueFunctionCheck(FUNCTION_ON_FAILED, DatumGetTextPP(value),
+													  owner));
+		case SET_DEAD_LETTER_QUEUE:
+			check_dead_letter_queue(DatumGetTextPP(value), queue_name);
+			return value;
+		default:
+			return value;
 	}
 }
 
@@ -306,7 +345,11 @@ queue_create_queue(PG_FUNCTION_ARGS)
 		types[2 + i] = settings_info[i].type;
 		values[2 + i] = PG_GETARG_DATUM(1 + i);
 		if (!PG_ARGISNULL(1 + i))
+		{
 			check_setting((Setting) i, values[2 + i]);
+			values[2 + i] = check_references((Setting) i, values[2 + i], text_to_cstring(name),
+											 GetUserId());
+		}
 		else if (settings_info[i].nullable)
 			nulls[2 + i] = 'n';
 		else
@@ -344,7 +387,10 @@ queue_create_queue(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* may the caller give the queue to somebody else, and to this role? */
+/*
+ * May the caller give the queue to somebody else, and to this role?  What the
+ * queue names will run as the new owner.
+ */
 static void
 check_new_owner(const QueueSettings *settings, Oid owner)
 {
@@ -356,7 +402,7 @@ check_new_owner(const QueueSettings *settings, Oid owner)
 				 errmsg("must be owner of queue \"%s\"", settings->name),
 				 errdetail("Its owner is \"%s\".", GetUserNameFromId(settings->owner, true)),
 				 errhint("Only the owner of a queue can give it to another role.")));
-	if (!is_member_of_role(GetUserId(), owner))
+	if (!queue_can_set_role(GetUserId(), owner))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("must be member of role \"%s\"", GetUserNameFromId(owner, false)),
@@ -396,19 +442,26 @@ queue_alter_queue(PG_FUNCTION_ARGS)
 	QueueSettingsLock(name, PRIVILEGE_ADMIN,
 					  reorder ? AccessExclusiveLock : ShareUpdateExclusiveLock, &settings);
 
+	if (OidIsValid(owner))
+		check_new_owner(&settings, owner);
+	if (!PG_ARGISNULL(1 + SET_VALIDATOR))
+		QueueFunctionRequireOwner(FUNCTION_VALIDATOR, &settings);
+	if (!PG_ARGISNULL(1 + SET_ON_FAILED))
+		QueueFunctionRequireOwner(FUNCTION_ON_FAILED, &settings);
+
 	initStringInfo(&sql);
 	for (int i = 0; i < NUM_SETTINGS; i++)
 	{
 		if (PG_ARGISNULL(1 + i))
 			continue;
 		types[n] = settings_info[i].type;
-		values[n] = PG_GETARG_DATUM(1 + i);
+		values[n] = check_references((Setting) i, PG_GETARG_DATUM(1 + i), settings.name,
+									 OidIsValid(owner) ? owner : settings.owner);
 		n++;
 		appendStringInfo(&sql, "%s%s = $%d", sql.len > 0 ? ", " : "", settings_info[i].name, n);
 	}
-	if (!PG_ARGISNULL(1 + NUM_SETTINGS))
+	if (OidIsValid(owner))
 	{
-		check_new_owner(&settings, owner);
 		types[n] = OIDOID;
 		values[n++] = ObjectIdGetDatum(owner);
 		appendStringInfo(&sql, "%sowner = $%d", sql.len > 0 ? ", " : "", n);

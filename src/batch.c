@@ -889,7 +889,7 @@ enqueue_callback(const Candidate *batch, Datum payload)
 	request.now = GetCurrentTimestamp();
 	request.source = batch->source;
 	request.headers = callback_headers(batch);
-	job_id = QueueEnqueue(&settings, &request, payload);
+	QueueEnqueueMany(&settings, &request, &payload, 1, &job_id);
 	SetUserIdAndSecContext(user, context);
 	return job_id;
 }

@@ -93,6 +93,22 @@
 #define QUEUE_UPDATE_INDEXES_TYPE bool
 #endif
 
+/* 16: a member of a role need not be allowed to become it */
+#if PG_VERSION_NUM >= 160000
+#define queue_can_set_role(member, role) member_can_set_role(member, role)
+#else
+#define queue_can_set_role(member, role) is_member_of_role(member, role)
+#endif
+
+/* 16: one function checks privileges on all kinds of objects */
+#if PG_VERSION_NUM >= 160000
+#define queue_function_aclcheck(oid, role) object_aclcheck(ProcedureRelationId, oid, role, ACL_EXECUTE)
+#define queue_schema_aclcheck(oid, role) object_aclcheck(NamespaceRelationId, oid, role, ACL_USAGE)
+#else
+#define queue_function_aclcheck(oid, role) pg_proc_aclcheck(oid, role, ACL_EXECUTE)
+#define queue_schema_aclcheck(oid, role) pg_namespace_aclcheck(oid, role, ACL_USAGE)
+#endif
+
 /* 15: shared memory is requested in a hook; random numbers have a home */
 #if PG_VERSION_NUM >= 150000
 #include "common/pg_prng.h"

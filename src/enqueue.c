@@ -19,6 +19,7 @@
 #include "storage/lockdefs.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/jsonb.h"
 #include "utils/memutils.h"
 #include "utils/tuplestore.h"
@@ -28,8 +29,11 @@
 #include "entry.h"
 #include "finish.h"
 #include "flow.h"
+#include "function.h"
 #include "internal.h"
+#include "mode.h"
 #include "unique.h"
+#include "validate.h"
 
 QUEUE_FUNCTION(queue_enqueue);
 QUEUE_FUNCTION(queue_enqueue_batch);
@@ -66,13 +70,52 @@ typedef struct NewJobs
 	const QueueRequest *request;
 	QueueEntry	entry;
 	int64		added;			/* what no unique key kept out */
+	QueueFunction *handler;		/* runs them now; NULL: they are put in */
+	List	   *done;			/* what it has run: DoneJob */
 	Datum		values[JOB_NATTS];
 	bool		nulls[JOB_NATTS];
 } NewJobs;
 
+/* a job that its queue's handler has run in mode direct */
+typedef struct DoneJob
+{
+	HeapTuple	row;
+	Datum		result;
+	bool		no_result;
+} DoneJob;
+
 /* ---------------------------------------------------------------------
  * Arguments
  * --------------------------------------------------------------------- */
+
+TimestampTz
+QueueDelayUntil(Interval *delay, TimestampTz now)
+{
+	TimestampTz run_at;
+
+	/* far enough for anybody, and near enough not to overflow */
+	if (delay->month > MAX_DELAY_DAYS / 31 || delay->day > MAX_DELAY_DAYS ||
+		delay->time > MAX_DELAY_DAYS * USECS_PER_DAY)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("delay is too long"),
+				 errdetail("It is %s.",
+						   DatumGetCString(DirectFunctionCall1(interval_out,
+															   IntervalPGetDatum(delay)))),
+				 errhint("At most 10000 years are allowed.")));
+	run_at = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+													 TimestampTzGetDatum(now),
+													 IntervalPGetDatum(delay)));
+	if (run_at < now || TIMESTAMP_NOT_FINITE(run_at))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("delay must be finite and not negative"),
+				 errdetail("It is %s.",
+						   DatumGetCString(DirectFunctionCall1(interval_out,
+															   IntervalPGetDatum(delay)))),
+				 errhint("Give an interval such as '5 minutes'.")));
+	return run_at;
+}
 
 /* when the job is due, by at most one of two arguments */
 static TimestampTz
@@ -85,34 +128,7 @@ due_time(FunctionCallInfo fcinfo, TimestampTz now)
 				 errdetail("Each of them says when the job is due."),
 				 errhint("Give delay as an interval from now, or run_at as a time.")));
 	if (!PG_ARGISNULL(ARG_DELAY))
-	{
-		Interval   *delay = PG_GETARG_INTERVAL_P(ARG_DELAY);
-		TimestampTz run_at;
-
-		/* far enough for anybody, and near enough not to overflow */
-		if (delay->month > MAX_DELAY_DAYS / 31 || delay->day > MAX_DELAY_DAYS ||
-			delay->time > MAX_DELAY_DAYS * USECS_PER_DAY)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("delay is too long"),
-					 errdetail("It is %s.",
-							   DatumGetCString(DirectFunctionCall1(interval_out,
-																   IntervalPGetDatum(delay)))),
-					 errhint("At most 10000 years are allowed.")));
-		run_at = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
-																	 TimestampTzGetDatum(now),
-																	 IntervalPGetDatum(delay)));
-
-		if (run_at < now || TIMESTAMP_NOT_FINITE(run_at))
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("delay must be finite and not negative"),
-					 errdetail("It is %s.",
-							   DatumGetCString(DirectFunctionCall1(interval_out,
-																   IntervalPGetDatum(delay)))),
-					 errhint("Give an interval such as '5 minutes'.")));
-		return run_at;
-	}
+		return QueueDelayUntil(PG_GETARG_INTERVAL_P(ARG_DELAY), now);
 	if (!PG_ARGISNULL(ARG_RUN_AT))
 	{
 		TimestampTz run_at = PG_GETARG_TIMESTAMPTZ(ARG_RUN_AT);
@@ -307,6 +323,12 @@ read_request(FunctionCallInfo fcinfo, const ArgMap *args, QueueRequest *request)
 	}
 }
 
+void
+QueueReadRequest(FunctionCallInfo fcinfo, QueueRequest *request)
+{
+	read_request(fcinfo, &enqueue_args, request);
+}
+
 /* ---------------------------------------------------------------------
  * Enqueue
  * --------------------------------------------------------------------- */
@@ -318,6 +340,8 @@ begin_jobs(NewJobs *new, const QueueSettings *settings, const QueueRequest *requ
 
 	new->request = request;
 	new->added = 0;
+	new->handler = NULL;
+	new->done = NIL;
 	QueueEntryBegin(&new->entry, settings);
 	new->entry.now = request->now;
 	run_at = request->has_run_at ? request->run_at : new->entry.now;
@@ -384,6 +408,18 @@ check_key_count(const char *name, bool given, int keys, int jobs)
 				 errhint("Give one key, or null, for each payload.")));
 }
 
+/* a function of a user has run: it may have changed the queue, or dropped it */
+static void
+read_settings_anew(QueueEntry *entry)
+{
+	if (!QueueSettingsById(entry->settings.queue_id, &entry->settings))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("queue \"%s\" does not exist", entry->settings.name),
+				 errdetail("It was dropped by a function that it names."),
+				 errhint("Its handler and on_failed must leave the queue there.")));
+}
+
 /* a row that has not been put in anywhere, because a parent has failed */
 static void
 fail_at_once(NewJobs *new, HeapTuple row, int64 parent_id)
@@ -400,6 +436,7 @@ fail_at_once(NewJobs *new, HeapTuple row, int64 parent_id)
 	QueueFinishJob(finish, row, desc, &entry->settings, entry->slot, JOB_FAILED, &error, NULL,
 				   entry->now);
 	QueueFinishEnd(finish);
+	read_settings_anew(entry);
 }
 
 /* a job's row with the new payload, priority and due time */
@@ -468,7 +505,67 @@ replace_job(NewJobs *new, int64 job_id, Datum payload)
 	}
 }
 
-/* a job with a unique key, a group or parents; returns its id */
+/*
+ * Must the jobs of the call not wait: for a time, for others, for the end of a
+ * pause?  Then mode direct runs them.
+ */
+static bool
+runs_now(const NewJobs *new)
+{
+	const QueueRequest *request = new->request;
+
+	return request->direct && !new->entry.settings.paused && request->num_parents == 0 &&
+		request->group_key == NULL && request->group_keys == NULL &&
+		(!request->has_run_at || request->run_at <= new->entry.now);
+}
+
+/* mode direct: as if the job had been taken at once; it is over if no error comes */
+static void
+run_job(NewJobs *new, HeapTuple row)
+{
+	QueueEntry *entry = &new->entry;
+	TupleDesc	desc = QueueEntryDesc(entry);
+	TimestampTz now = GetCurrentTimestamp();
+	DoneJob    *done;
+	Datum		result;
+	bool		null;
+	MemoryContext old;
+
+	QueueJobEnter(JOB_HEAD(row), &entry->settings, entry->now);
+	QueueJobTake(JOB_HEAD(row), now,
+				 QueueTimeAfter(now, entry->settings.visibility_timeout), 0);
+	result = QueueFunctionRun(new->handler, row, desc, &null);
+	read_settings_anew(entry);
+	old = MemoryContextSwitchTo(entry->context);
+	done = palloc(sizeof(DoneJob));
+	done->row = heap_copytuple(row);
+	done->result = null ? (Datum) 0 : datumCopy(result, false, -1);
+	done->no_result = null;
+	new->done = lappend(new->done, done);
+	MemoryContextSwitchTo(old);
+}
+
+/* what was run is recorded when no function of a user is called any more */
+static void
+finish_done(NewJobs *new)
+{
+	QueueEntry *entry = &new->entry;
+	QueueFinish *finish = QueueFinishBegin();
+	TimestampTz now = GetCurrentTimestamp();
+	ListCell   *lc;
+
+	foreach(lc, new->done)
+	{
+		DoneJob    *done = lfirst(lc);
+
+		QueueXactCount(entry->slot, COUNT_ACTIVE, 1);
+		QueueFinishJob(finish, done->row, QueueEntryDesc(entry), &entry->settings, entry->slot,
+					   JOB_COMPLETED, NULL, done->no_result ? NULL : &done->result, now);
+	}
+	QueueFinishEnd(finish);
+}
+
+/* a job with a unique key, a group or parents, or to be run; returns its id */
 static int64
 enqueue_one(NewJobs *new, Datum payload)
 {
@@ -495,7 +592,9 @@ enqueue_one(NewJobs *new, Datum payload)
 	if (request->num_parents > 0)
 		start = QueueFlowStart(request, job_id, new->entry.settings.queue_id, &parent_id);
 	row = form_job(new, job_id, payload);
-	if (start == FLOW_FAILED)
+	if (new->handler)
+		run_job(new, row);
+	else if (start == FLOW_FAILED)
 		fail_at_once(new, row, parent_id);
 	else
 		QueueEntryPut(&new->entry, row, start == FLOW_BLOCKED);
@@ -555,15 +654,6 @@ enqueue_special(NewJobs *new, Datum *payloads, int count, int64 *ids)
 	MemoryContextDelete(context);
 }
 
-int64
-QueueEnqueue(const QueueSettings *settings, const QueueRequest *request, Datum payload)
-{
-	int64		job_id;
-
-	QueueEnqueueMany(settings, request, &payload, 1, &job_id);
-	return job_id;
-}
-
 static void
 enqueue_plain(NewJobs *new, Datum *payloads, int count, int64 *ids)
 {
@@ -597,14 +687,27 @@ QueueEnqueueMany(const QueueSettings *settings, const QueueRequest *request, Dat
 				 int count, int64 *ids)
 {
 	NewJobs		new;
+	QueueSettings current;
+	QueueFunction handler;
 
 	for (int i = 0; i < count; i++)
 		QueueCheckJsonbSize(payloads[i], "payload", request->many ? i + 1 : 0);
 	if (count == 0)
 		return;
+	if (settings->has_rules)
+	{
+		current = *settings;
+		QueueValidate(&current, payloads, count, request->many);
+		settings = &current;
+	}
 
 	begin_jobs(&new, settings, request);
-	if (QueueEntryIsFull(&new.entry, count))
+	if (runs_now(&new))
+	{
+		QueueFunctionOpen(&handler, FUNCTION_HANDLER, settings);
+		new.handler = &handler;
+	}
+	else if (QueueEntryIsFull(&new.entry, count))
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("queue \"%s\" is full", settings->name),
@@ -613,10 +716,13 @@ QueueEnqueueMany(const QueueSettings *settings, const QueueRequest *request, Dat
 				 errhint("Try again later, or raise max_depth with queue.alter_queue().")));
 	if (request->batch_id)
 		QueueBatchJoin(request->batch_id, request->source);
-	if (is_plain(request))
+	if (is_plain(request) && new.handler == NULL)
 		enqueue_plain(&new, payloads, count, ids);
 	else
+	{
 		enqueue_special(&new, payloads, count, ids);
+		finish_done(&new);
+	}
 	QueueEntryEnd(&new.entry);
 	if (request->batch_id)
 		QueueBatchAdd(request->batch_id, settings->queue_id, new.added);
@@ -627,6 +733,8 @@ queue_enqueue(PG_FUNCTION_ARGS)
 {
 	QueueSettings settings;
 	QueueRequest request;
+	Datum		payload;
+	int64		job_id;
 
 	QueueRequireWritable("queue.enqueue()");
 	if (PG_ARGISNULL(ARG_PAYLOAD))
@@ -634,7 +742,9 @@ queue_enqueue(PG_FUNCTION_ARGS)
 	QueueSettingsLock(QueueArgText(fcinfo, ARG_QUEUE_NAME, "queue_name"), PRIVILEGE_ENQUEUE,
 					  AccessShareLock, &settings);
 	read_request(fcinfo, &enqueue_args, &request);
-	PG_RETURN_INT64(QueueEnqueue(&settings, &request, PG_GETARG_DATUM(ARG_PAYLOAD)));
+	payload = PG_GETARG_DATUM(ARG_PAYLOAD);
+	QueueProduce(&settings, &request, &payload, 1, &job_id);
+	PG_RETURN_INT64(job_id);
 }
 
 Datum
@@ -665,7 +775,7 @@ queue_enqueue_batch(PG_FUNCTION_ARGS)
 					 errdetail("Element %d of payloads is null.", i + 1),
 					 errhint("An empty payload is '{}' or 'null'::jsonb.")));
 	ids = palloc(Max(count, 1) * sizeof(int64));
-	QueueEnqueueMany(&settings, &request, payloads, count, ids);
+	QueueProduce(&settings, &request, payloads, count, ids);
 
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	for (int i = 0; i < count; i++)

@@ -22,6 +22,7 @@ typedef struct QueueRequest
 	bool		has_max_attempts;
 	bool		has_run_at;
 	bool		replace;		/* on_conflict */
+	bool		direct;			/* the handler runs what need not wait */
 	int			priority;
 	int			max_attempts;
 	TimestampTz run_at;
@@ -43,14 +44,18 @@ typedef struct QueueRequest
 	int			num_group_keys;
 } QueueRequest;
 
+/* what the arguments of queue.enqueue(), or of one that has the same, ask for */
+extern void QueueReadRequest(FunctionCallInfo fcinfo, QueueRequest *request);
+
+/* a delay from now on, checked */
+extern TimestampTz QueueDelayUntil(Interval *delay, TimestampTz now);
+
 /*
  * Enqueue: checks the payloads, then puts the jobs in.  The settings are those
  * of a queue that is locked (QueueSettingsLock); privileges have been checked.
  * Ids come back in the order of the payloads; of a job that a unique key kept
- * out, that of the one that has the key.
+ * out, that of the one that has the key.  The queue's mode is mode.c's affair.
  */
-extern int64 QueueEnqueue(const QueueSettings *settings, const QueueRequest *request,
-						  Datum payload);
 extern void QueueEnqueueMany(const QueueSettings *settings, const QueueRequest *request,
 							 Datum *payloads, int count, int64 *ids);
 

@@ -31,6 +31,7 @@
 #include "finish.h"
 #include "flow.h"
 #include "group.h"
+#include "onfailed.h"
 #include "ring.h"
 #include "unique.h"
 
@@ -80,6 +81,7 @@ struct QueueFinish
 	int			num_ended;
 	int			max_ended;
 	QueueBatchChanges batches;
+	List	   *failed;			/* rows of jobs, for on_failed */
 };
 
 QueueFinish *
@@ -218,6 +220,15 @@ count_in_batch(QueueFinish *finish, HeapTuple row, JobState state)
 					job->attempt > 0 ? job->taken_at : DT_NOEND);
 }
 
+static void
+remember_failed(QueueFinish *finish, HeapTuple row)
+{
+	MemoryContext old = MemoryContextSwitchTo(finish->context);
+
+	finish->failed = lappend(finish->failed, heap_copytuple(row));
+	MemoryContextSwitchTo(old);
+}
+
 /* put the row of a job that has ended into the archive, if it is kept */
 static void
 archive_job(QueueFinish *finish, HeapTuple row, TupleDesc desc, const QueueSettings *settings,
@@ -290,15 +301,19 @@ QueueFinishJob(QueueFinish *finish, HeapTuple row, TupleDesc desc,
 {
 	bool		dead_letter = state == JOB_FAILED && settings->dead_letter_queue[0] != '\0' &&
 		!job_has(row, JOB_ORIGIN);
+	bool		call_on_failed = state == JOB_FAILED && settings->has_on_failed &&
+		QueueOnFailedAllowed();
 	Ended	   *ended;
 
 	Assert(state == JOB_COMPLETED || state == JOB_FAILED || state == JOB_CANCELLED);
 	Assert(settings->queue_id == JOB_HEAD(row)->queue_id);
 
 	QueueXactCount(slot, QueueJobCount(QueueJobState(JOB_HEAD(row))), -1);
-	if (dead_letter && error)
+	if ((dead_letter || call_on_failed) && error)
 		row = QueueJobWithError(row, desc, *error);
 	count_in_batch(finish, row, state);
+	if (call_on_failed)
+		remember_failed(finish, row);
 	ended = remember_end(finish, row, slot, state, dead_letter);
 	if (dead_letter)
 		ended->dead_letter = true;
@@ -470,6 +485,8 @@ spread_ends(QueueFinish *finish)
 void
 QueueFinishEnd(QueueFinish *finish)
 {
+	List	   *failed;
+
 	while (finish->num_ended > 0)
 		spread_ends(finish);
 	for (int i = 0; i < ARCHIVE_LEAVES; i++)
@@ -505,5 +522,10 @@ QueueFinishEnd(QueueFinish *finish)
 		MemoryContextDelete(finish->rows);
 	if (finish->counts)
 		pfree(finish->counts);
+	failed = finish->failed;
 	pfree(finish);
+	/* at last, functions of users, which may do anything */
+	if (failed != NIL)
+		QueueOnFailedCall(failed);
+	list_free_deep(failed);
 }

@@ -49,8 +49,9 @@ extern void QueueFinishReopen(QueueFinish *finish, Datum batch_id, int32 queue_i
 
 /*
  * What follows from the ends (keys are free, groups and children go on, dead
- * letters move), then write what is collected, and close.  No look and no
- * scan of the caller may be open.
+ * letters move), then write what is collected, and close; at last call
+ * on_failed for those that failed.  No look and no scan of the caller may be
+ * open.
  */
 extern void QueueFinishEnd(QueueFinish *finish);
 

@@ -16,6 +16,7 @@
  *
  *-------------------------------------------------------------------------
  */
+#include <poll.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -50,13 +51,16 @@ static const char usage[] =
 "  put INSERT         INSERT($1 payloads)\n"
 "  copy COPY          COPY ... FROM STDIN of the payloads\n"
 "  call QUERY         QUERY()\n"
+"  hand PUT TAKE      one client PUTs at its pace, another TAKEs: the latency\n"
+"                     from the end of PUT to the receipt; with -l CHANNEL it\n"
+"                     listens, with -p it polls, else TAKE itself waits\n"
 "Ids and payloads are an array; with -b 1 one value, but for chain.\n"
 "  -c clients  -b batch  -t seconds  -n jobs  -r jobs a second, all clients\n"
 "  -p milliseconds to sleep where there is nothing to take (default: end)\n";
 
 typedef enum Mode
 {
-	MODE_TAKE, MODE_CHAIN, MODE_PUT, MODE_COPY, MODE_CALL
+	MODE_TAKE, MODE_CHAIN, MODE_PUT, MODE_COPY, MODE_CALL, MODE_HAND
 } Mode;
 
 typedef struct Client
@@ -83,6 +87,7 @@ static double seconds = 1e9;
 static long max_jobs = 0;
 static double rate = 0;
 static int	poll_ms = 0;
+static const char *channel;
 
 static bool array;				/* ids and payloads travel as an array */
 static char batch_text[12];
@@ -305,6 +310,8 @@ make_round(Client *client, long round)
 		case MODE_CALL:
 			PQclear(execute(client, 0, 0, NULL));
 			return 1;
+		case MODE_HAND:			/* run_hand() */
+			break;
 	}
 	return 0;
 }
@@ -387,6 +394,111 @@ run_client(void *argument)
 	return NULL;
 }
 
+/* ---------------------------------------------------------------------
+ * Handing over one job at a time
+ * --------------------------------------------------------------------- */
+
+#define HAND_WARMUP 50
+
+static atomic_long hand_taken;	/* how many the taker has got */
+static _Atomic double hand_at;	/* when it got the last one */
+static atomic_bool hand_over;
+
+static void
+await_notification(PGconn *conn)
+{
+	struct pollfd fd = {PQsocket(conn), POLLIN, 0};
+	PGnotify   *notification;
+
+	(void) poll(&fd, 1, 100);
+	if (!PQconsumeInput(conn))
+		die("%s", PQerrorMessage(conn));
+	while ((notification = PQnotifies(conn)) != NULL)
+		PQfreemem(notification);
+}
+
+static void *
+run_taker(void *argument)
+{
+	Client	   *client = argument;
+	char		listen[100];
+	PGresult   *result;
+
+	open_client(client);
+	if (channel)
+	{
+		snprintf(listen, sizeof(listen), "LISTEN %s", channel);
+		PQclear(PQexec(client->conn, listen));
+	}
+	pthread_barrier_wait(&barrier);
+	while (!hand_over)
+	{
+		result = execute(client, 1, 0, NULL);
+		if (PQntuples(result) > 0)
+		{
+			hand_at = now();
+			hand_taken++;
+		}
+		else if (channel)
+			await_notification(client->conn);
+		else
+			sleep_for(poll_ms / 1e3);
+		PQclear(result);
+	}
+	PQfinish(client->conn);
+	return NULL;
+}
+
+static int
+compare_doubles(const void *a, const void *b)
+{
+	double		x = *(const double *) a;
+	double		y = *(const double *) b;
+
+	return (x > y) - (x < y);
+}
+
+static void
+run_hand(void)
+{
+	Client		putter = {.number = 0};
+	Client		taker = {.number = 1};
+	long		n = max_jobs + HAND_WARMUP;
+	double	   *put = allocate(n * sizeof(double));
+	double	   *hand = allocate(n * sizeof(double));
+
+	batch = 1;
+	open_client(&putter);
+	pthread_barrier_init(&barrier, NULL, 2);
+	if (pthread_create(&taker.thread, NULL, run_taker, &taker) != 0)
+		die("could not start a thread");
+	pthread_barrier_wait(&barrier);
+	for (long i = 0; i < n; i++)
+	{
+		double		sent,
+					done;
+
+		/* not in step with who polls */
+		sleep_for((5 + random() % 20) / 1e3);
+		sent = now();
+		PQclear(execute(&putter, 0, 0, NULL));
+		done = now();
+		while (hand_taken <= i)
+			sleep_for(20e-6);
+		put[i] = (done - sent) * 1e3;
+		hand[i] = (hand_at - done) * 1e3;
+	}
+	hand_over = true;
+	/* the taker may be waiting for one more */
+	PQclear(execute(&putter, 0, 0, NULL));
+	pthread_join(taker.thread, NULL);
+	qsort(put + HAND_WARMUP, max_jobs, sizeof(double), compare_doubles);
+	qsort(hand + HAND_WARMUP, max_jobs, sizeof(double), compare_doubles);
+	printf("jobs=%ld p50=%.3f p99=%.3f put=%.3f total=%ld client=0\n", max_jobs,
+		   hand[HAND_WARMUP + max_jobs / 2], hand[HAND_WARMUP + max_jobs * 99 / 100],
+		   put[HAND_WARMUP + max_jobs / 2], n + 1);
+}
+
 /* The latency that this share of the rounds did not exceed. */
 static double
 percentile(const Client *clients, double share)
@@ -448,10 +560,10 @@ report(const Client *clients)
 static void
 parse_arguments(int argc, char **argv)
 {
-	static const char *const modes[] = {"take", "chain", "put", "copy", "call"};
+	static const char *const modes[] = {"take", "chain", "put", "copy", "call", "hand"};
 	int			option;
 
-	while ((option = getopt(argc, argv, "c:b:t:n:r:p:")) != -1)
+	while ((option = getopt(argc, argv, "c:b:t:n:r:p:l:")) != -1)
 		switch (option)
 		{
 			case 'c':
@@ -472,12 +584,15 @@ parse_arguments(int argc, char **argv)
 			case 'p':
 				poll_ms = atoi(optarg);
 				break;
+			case 'l':
+				channel = optarg;
+				break;
 			default:
 				fputs(usage, stderr);
 				exit(2);
 		}
 	if (argc - optind >= 2)
-		for (int i = 0; i < 5; i++)
+		for (int i = 0; i < 6; i++)
 			if (strcmp(argv[optind], modes[i]) == 0)
 			{
 				mode = i;
@@ -485,7 +600,8 @@ parse_arguments(int argc, char **argv)
 				statements[1] = argv[optind + 2];
 			}
 	if (statements[0] == NULL || n_clients < 1 || batch < 1 ||
-		(mode == MODE_TAKE) != (statements[1] != NULL))
+		(mode == MODE_TAKE || mode == MODE_HAND) != (statements[1] != NULL) ||
+		(mode == MODE_HAND && max_jobs <= 0))
 	{
 		fputs(usage, stderr);
 		exit(2);
@@ -500,6 +616,11 @@ main(int argc, char **argv)
 	Client	   *clients;
 
 	parse_arguments(argc, argv);
+	if (mode == MODE_HAND)
+	{
+		run_hand();
+		return 0;
+	}
 	clients = allocate(n_clients * sizeof(Client));
 	pthread_barrier_init(&barrier, NULL, n_clients + 1);
 	for (int i = 0; i < n_clients; i++)

@@ -326,7 +326,7 @@ section_backlog()
 	# three times as often: a tenth is not much more than the noise
 	local runs=$((3 * runs))
 	[ "$full" -eq 0 ] || company=1000000
-	for kind in none delayed failed ready; do
+	for kind in none delayed failed grouped ready; do
 		progress "$section: $(thousands $company) $kind"
 		fresh queue beside_$kind "keep_completed => '0', max_attempts => 1"
 		case $kind in
@@ -335,6 +335,16 @@ section_backlog()
 				"$driver" -c 2 -b 1000 -n $company put "SELECT count(*)
 					FROM queue.enqueue_batch('bench', \$1::jsonb[],
 						priority => 1, delay => '1 day')" >/dev/null
+				;;
+			grouped)
+				# behind one that somebody holds; these are put in one by one
+				sql -c "SELECT queue.enqueue('bench', '{}', group_key => 'g')" \
+					-c "SELECT job_id FROM queue.dequeue_batch('bench',
+						visibility_timeout => '1 day')" >/dev/null
+				"$driver" -c 2 -b 1000 -n 100000 put "SELECT count(*)
+					FROM queue.enqueue_batch('bench', \$1::jsonb[], options =>
+						jsonb_build_object('group_keys', array_fill('g'::text,
+							ARRAY[cardinality(\$1::jsonb[])])))" >/dev/null
 				;;
 			failed)
 				fill queue $company
@@ -347,7 +357,7 @@ section_backlog()
 	done
 	measure "${cells[@]}"
 	heading "beside $(thousands $company) others, 4 takers, jobs/s" beside alone
-	for kind in delayed failed ready; do
+	for kind in delayed failed grouped ready; do
 		for batch in 1 100; do
 			row "$kind, batch $batch" "beside $kind $batch" \
 				"beside none $batch" 0.9
@@ -488,4 +498,50 @@ section_steady()
 	fact 'largest after 30 s, to the size at 30 s' "$(paste "$results/most" \
 		<(values 'size queue 30') | awk '{ printf "%.2f", $1 / $2 }')" \
 		'' '<=' 1.1
+}
+
+# ---------------------------------------------------------------------
+# Handing over
+# ---------------------------------------------------------------------
+
+# hand HOW: from the end of the producer's call to the taker's receipt
+cell_hand()
+{
+	local taking="DELETE FROM job WHERE id = (SELECT id FROM job
+		WHERE queue_id = 1 AND status = 'w' AND run_at <= now()
+		ORDER BY priority, run_at, id LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING id"
+	local putting="INSERT INTO job (queue_id, priority, run_at, payload)
+		VALUES (1, 5, now(), '{}')"
+	case $1 in
+		wait)
+			prepare queue 0
+			drive -n 500 hand "SELECT queue.enqueue('bench', '{}')" \
+				"SELECT job_id, queue.complete(job_id)
+				FROM queue.dequeue_batch('bench', wait => '5 s')"
+			;;
+		listen)
+			prepare classic 0
+			drive -n 500 -l jobs hand "WITH i AS ($putting)
+				SELECT pg_notify('jobs', '')" "$taking"
+			;;
+		poll)
+			prepare classic 0
+			drive -n 100 -p 100 hand "$putting" "$taking"
+			;;
+	esac
+}
+
+section_longpoll()
+{
+	local how
+	measure 'hand wait' 'hand listen' 'hand poll'
+	progress
+	printf '\nlongpoll: from the producer'"'"'s commit to the taker, ms\n'
+	fact 'wait, median' "$(values 'hand wait' p50 | median)" ms '<=' 0.3
+	fact 'wait, 99 of 100' "$(values 'hand wait' p99 | median)" ms '<=' 2
+	fact 'the round trip that puts it in' "$(values 'hand wait' put | median)" ms
+	for how in listen poll; do
+		fact "$how, median" "$(values "hand $how" p50 | median)" ms
+		fact "$how, 99 of 100" "$(values "hand $how" p99 | median)" ms
+	done
 }

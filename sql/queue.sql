@@ -247,7 +247,9 @@ CREATE TABLE queue.batch (
 	CONSTRAINT batch_pkey PRIMARY KEY (batch_id)
 ) USING heap;
 CREATE INDEX _batch_incomplete ON queue.batch USING btree (batch_id) WHERE completed_at IS NULL;
+CREATE INDEX _batch_open ON queue.batch USING btree (closed_at) WHERE completed_at IS NULL;
 COMMENT ON INDEX queue.batch_pkey IS 'internal: a batch by its name';
+COMMENT ON INDEX queue._batch_open IS 'internal: batches that are not complete';
 COMMENT ON INDEX queue._batch_incomplete IS 'internal: batches that may still become complete';
 COMMENT ON TABLE queue.batch IS 'internal: one row per batch; read the view queue.batch_progress_view';
 COMMENT ON COLUMN queue.batch.batch_id IS 'name of the batch';

@@ -319,7 +319,7 @@ QueueBatchWrite(QueueBatchChanges *changes)
 	if (changes->count == 0)
 		return;
 	now = GetCurrentTimestamp();
-	QueueXactBatches();
+	QueueXactBatches(false);
 	QueueSideOpen(&side, QueueCatalogGet(false)->batch_progress);
 	if (changes->count > 1)
 		qsort(changes->change, changes->count, sizeof(QueueBatchChange), compare_changes);
@@ -542,7 +542,7 @@ queue_close_batch(PG_FUNCTION_ARGS)
 	QueueSideClose(&side);
 	/* a change that changes nothing: it makes the worker look */
 	append_one(batch_id, 0, 0);
-	QueueXactBatches();
+	QueueXactBatches(true);
 	PG_RETURN_VOID();
 }
 
@@ -1021,8 +1021,21 @@ remove_old(MemoryContext context)
 	QueueSpiFinish();
 }
 
+/* does a batch only wait for the end of its jobs? */
+static bool
+any_closed(void)
+{
+	bool		found;
+
+	spi_connect();
+	found = run("SELECT FROM queue.batch WHERE completed_at IS NULL AND closed_at IS NOT NULL LIMIT 1",
+				NULL) > 0;
+	QueueSpiFinish();
+	return found;
+}
+
 int64
-QueueBatchPass(bool all, TimestampTz *next_at)
+QueueBatchPass(bool all, TimestampTz *next_at, bool *closed)
 {
 	MemoryContext context;
 	TimestampTz now = GetCurrentTimestamp();
@@ -1031,6 +1044,7 @@ QueueBatchPass(bool all, TimestampTz *next_at)
 	bool		more;
 	int64		ended = 0;
 
+	*closed = true;
 	/* one at a time */
 	if (!lock_object(QueueCatalogGet(false)->batch_progress, InvalidOid, 0, ExclusiveLock, false))
 	{
@@ -1059,6 +1073,7 @@ QueueBatchPass(bool all, TimestampTz *next_at)
 	}
 	if (all)
 		remove_old(context);
+	*closed = any_closed();
 	MemoryContextDelete(context);
 	return ended;
 }

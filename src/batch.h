@@ -44,8 +44,9 @@ extern void QueueBatchWrite(QueueBatchChanges *changes);
 /*
  * Fold what is new; close and complete what is due; returns how many.  all: look
  * also at batches with nothing new.  *next_at: when to look at all again, if
- * that is earlier.  Never waits for anybody.
+ * that is earlier.  *closed: some batch will be complete when its last job has
+ * ended.  Never waits for anybody.
  */
-extern int64 QueueBatchPass(bool all, TimestampTz *next_at);
+extern int64 QueueBatchPass(bool all, TimestampTz *next_at, bool *closed);
 
 #endif							/* QUEUE_BATCH_H */

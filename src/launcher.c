@@ -60,6 +60,7 @@ typedef struct Started
 {
 	BackgroundWorkerHandle *handle; /* NULL: none running */
 	TimestampTz at;
+	uint32		looks;			/* of its database before it was started */
 	long		delay_ms;		/* before the next start */
 } Started;
 
@@ -233,6 +234,7 @@ QueueLauncherFound(DatabaseEntry *entry, bool has_extension)
 	LWLockAcquire(Shared->lock, LW_EXCLUSIVE);
 	entry->has_extension = has_extension;
 	entry->looked = true;
+	entry->looks++;
 	LWLockRelease(Shared->lock);
 }
 
@@ -329,6 +331,16 @@ reap(TimestampTz now)
 			continue;
 		pfree(started[i].handle);
 		started[i].handle = NULL;
+
+		/*
+		 * One that failed before it could look (the library is newer than the
+		 * SQL objects, say) would fail again: take it that there is something
+		 * to do, but not at once.
+		 */
+		LWLockAcquire(Shared->lock, LW_EXCLUSIVE);
+		if (DatabaseEntries[i].looks == started[i].looks)
+			DatabaseEntries[i].looked = DatabaseEntries[i].has_extension = true;
+		LWLockRelease(Shared->lock);
 		/* one that lived long may come back soon */
 		if (now - started[i].at > (TimestampTz) RETRY_MAX_MS * 1000)
 			started[i].delay_ms = RETRY_MS;
@@ -413,6 +425,7 @@ start_workers(TimestampTz now, long *wait_ms)
 		worker.bgw_main_arg = ObjectIdGetDatum(DatabaseEntries[i].database_id);
 		worker.bgw_notify_pid = MyProcPid;
 		old = MemoryContextSwitchTo(TopMemoryContext);
+		started[i].looks = DatabaseEntries[i].looks;
 		registered = RegisterDynamicBackgroundWorker(&worker, &started[i].handle);
 		MemoryContextSwitchTo(old);
 		if (!registered)

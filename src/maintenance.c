@@ -72,7 +72,8 @@ PGDLLEXPORT void queue_vacuum_main(Datum main_arg);
 #define SAFETY_EVERY_MS		60000
 #define CHECK_EVERY_MS		60000
 #define BATCH_SPACING_MS	50		/* between two passes over batches */
-#define BATCH_SHARE			10		/* they may take 1/10 of the time */
+#define BATCH_SHARE			20		/* they may take 1/20 of the time */
+#define BATCH_OPEN_MS		1000	/* as long as none is closed */
 #define BATCH_EVERY_MS		60000	/* all of them */
 #define RECHECK_MS			10
 #define SAFETY_SHARE		100		/* a safety look may take 1/100 of the time */
@@ -439,6 +440,7 @@ queue_maintain(PG_FUNCTION_ARGS)
 				completed,
 				truncated = 0;
 	int64	   *blocked;
+	bool		closed;
 	uint64		num_blocked;
 	TimestampTz next_due;
 
@@ -473,7 +475,7 @@ queue_maintain(PG_FUNCTION_ARGS)
 	blocked = find_unblocked(&num_blocked);
 	for (uint64 i = 0; i < num_blocked; i++)
 		(void) check_job(blocked[i], &let_go);
-	completed = QueueBatchPass(true, &next_due);
+	completed = QueueBatchPass(true, &next_due, &closed);
 	ensure_leaves(queues);
 	while (QueueRingTruncate(RING_ARCHIVE) || QueueRingTruncate(RING_LOG))
 	{
@@ -711,25 +713,32 @@ check_blocked(Installation *installation, TimestampTz *wake_at)
 static void
 look_at_batches(Installation *installation, TimestampTz *wake_at)
 {
-	static TimestampTz not_before,
+	static TimestampTz spaced,	/* not more often than that */
+				not_before,
 				all_at;
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz took;
 	bool		all = now >= all_at;
+	bool		closed;
+	uint32		changed = pg_atomic_read_u32(&installation->batches);
 
-	if (now >= not_before && (all || pg_atomic_read_u32(&installation->batches) != 0))
+	if (changed == 2 || all)
+		not_before = Min(not_before, spaced);
+	if (now >= not_before && (all || changed != 0))
 	{
 		/* before the snapshot: who ends one after it tells us again */
 		pg_atomic_exchange_u32(&installation->batches, 0);
 		if (all)
 			all_at = now + (TimestampTz) BATCH_EVERY_MS * 1000;
 		QueueWorkerBegin("looking at batches");
-		(void) QueueBatchPass(all, &all_at);
+		(void) QueueBatchPass(all, &all_at, &closed);
 		QueueWorkerCommit();
 		took = GetCurrentTimestamp() - now;
-		not_before = now + took + Max((TimestampTz) BATCH_SPACING_MS * 1000, took * BATCH_SHARE);
+		spaced = now + took + Max((TimestampTz) BATCH_SPACING_MS * 1000, took * BATCH_SHARE);
+		/* where none can be complete yet, there is time */
+		not_before = closed ? spaced : Max(spaced, now + (TimestampTz) BATCH_OPEN_MS * 1000);
 	}
-	*wake_at = Min(*wake_at, Max(all_at, not_before));
+	*wake_at = Min(*wake_at, Max(all_at, spaced));
 	if (pg_atomic_read_u32(&installation->batches) != 0)
 		*wake_at = Min(*wake_at, not_before);
 }
@@ -832,8 +841,8 @@ start_vacuum(Installation *installation, Oid live_id)
 	if (!TransactionIdIsValid(mark))
 		mark = XidFromFullTransactionId(ReadNextFullTransactionId());
 	rel = QueueOpenTable(live_id, AccessShareLock);
-	/* the indexes of many live rows take long to scan: wait for more */
-	if (dead < (uint64) Max(rel->rd_rel->reltuples, 0) / 2)
+	/* indexes of many live rows take long to scan; autovacuum comes for those */
+	if (dead < (uint64) Max(rel->rd_rel->reltuples, 0))
 		horizon = InvalidTransactionId;
 	else
 		horizon = GetOldestNonRemovableTransactionId(rel);

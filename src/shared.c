@@ -282,7 +282,7 @@ QueueInstallation(Oid live_id)
 		pg_atomic_write_u64(&installation->wake_at, PG_INT64_MAX);
 		pg_atomic_write_u64(&installation->dead, 0);
 		pg_atomic_write_u32(&installation->recount, 1);
-		pg_atomic_write_u32(&installation->batches, 1);
+		pg_atomic_write_u32(&installation->batches, 2);
 		installation->live_id = live_id;
 		installation->database_id = MyDatabaseId;
 	}
@@ -323,12 +323,17 @@ QueueCheckTake(Installation *installation, int64 *job_ids, bool *all)
 }
 
 void
-QueueBatchesNote(Installation *installation)
+QueueBatchesNote(Installation *installation, bool closed)
 {
 	Latch	   *latch = installation->maintenance;
+	uint32		old = 0;
 
 	/* one that has not looked since it was woken will look */
-	if (pg_atomic_exchange_u32(&installation->batches, 1) == 0 && latch)
+	if (closed)
+		old = pg_atomic_exchange_u32(&installation->batches, 2) == 2;
+	else
+		(void) pg_atomic_compare_exchange_u32(&installation->batches, &old, 1);
+	if (old == 0 && latch)
 		SetLatch(latch);
 }
 

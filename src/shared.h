@@ -149,7 +149,8 @@ typedef struct Installation
 	pg_atomic_uint32 recount;	/* the counters are not to be trusted */
 	pg_atomic_uint32 session_ended; /* one that may have had bound leases */
 	bool		incomplete;		/* some queue got no slot; Shared->lock */
-	pg_atomic_uint32 batches;	/* jobs of batches have ended: look at them */
+	pg_atomic_uint32 batches;	/* 1: jobs of batches have ended, look at them;
+								 * 2: one was closed, look at once */
 
 	/* blocked jobs that the maintenance worker is to look at; see group.c */
 	slock_t		check_mutex;	/* guards the next three */
@@ -173,6 +174,7 @@ typedef struct DatabaseEntry
 	Oid			database_id;	/* InvalidOid: free */
 	bool		has_extension;	/* as far as known */
 	bool		looked;			/* a worker has been there to see */
+	uint32		looks;			/* how often */
 	bool		leave;			/* the worker is asked to go */
 	pid_t		pid;			/* the maintenance worker, 0: none */
 	Latch	   *latch;			/* its latch */
@@ -236,7 +238,7 @@ extern void QueueCheckAdd(Installation *installation, int64 job_id);
 extern int	QueueCheckTake(Installation *installation, int64 *job_ids, bool *all);
 
 /* jobs of batches have ended, or a batch was closed: wake the worker for it */
-extern void QueueBatchesNote(Installation *installation);
+extern void QueueBatchesNote(Installation *installation, bool closed);
 
 /*
  * The slot of a queue, pinned, made on demand; NULL: no room.  The caller

@@ -99,6 +99,7 @@ static Installation *checks_installation;
 
 static Installation *forget_all;	/* whose hints and counters, or NULL */
 static Installation *batches;	/* whose worker is to look at them, or NULL */
+static bool batch_closed;		/* at once */
 static bool announce_extension;
 static bool announce_database;
 
@@ -281,8 +282,9 @@ QueueXactCheck(int64 job_id)
 
 /* also told if the subtransaction is undone: a look more does no harm */
 void
-QueueXactBatches(void)
+QueueXactBatches(bool closed)
 {
+	batch_closed |= closed;
 	batches = QueueInstallation(QueueCatalogGet(false)->live);
 }
 
@@ -452,6 +454,7 @@ end_transaction(void)
 		QueueSlotUnpin(pins[i].slot);
 	num_pins = num_hints = num_counts = num_checks = 0;
 	forget_all = batches = NULL;
+	batch_closed = false;
 	announce_extension = announce_database = false;
 	claims = CLAIMS_NONE;
 	QueueGroupForgetPending();
@@ -538,7 +541,7 @@ xact_callback(XactEvent event, void *arg)
 			for (int i = 0; i < num_checks; i++)
 				QueueCheckAdd(checks_installation, checks[i].job_id);
 			if (batches)
-				QueueBatchesNote(batches);
+				QueueBatchesNote(batches, batch_closed);
 			if (announce_extension)
 				QueueLauncherAnnounce(MyDatabaseId);
 			if (announce_database)
@@ -831,7 +834,7 @@ QueuePreparedFinish(QueuePrepared *prepared, bool commit)
 		if (row->order_class == CLASS_BATCHES)
 		{
 			if (commit && installation)
-				QueueBatchesNote(installation);
+				QueueBatchesNote(installation, true);
 			continue;
 		}
 		slot = QueueXactSlot(row->queue_id);

@@ -49,7 +49,7 @@ extern int64 QueueXactPending(QueueSlot *slot, JobCount state);
 extern void QueueXactCheck(int64 job_id);
 
 /* the maintenance worker is to look at batches, if it commits */
-extern void QueueXactBatches(void);
+extern void QueueXactBatches(bool closed);
 
 /* so many row versions of job_live are dead when it ends */
 extern void QueueXactDead(int64 versions);

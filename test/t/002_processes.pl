@@ -94,6 +94,24 @@ $node->safe_psql('postgres', q{
 	SELECT queue.enqueue('q', '1', delay => '10 ms')});
 wait_for($node, q{SELECT waiting = 1 FROM queue.queue_stats('q')}, 'it moves what is due');
 
+# one that fails each time it looks is not started over and over
+my $errors = sub { my @at = slurp_file($node->logfile) =~ /^\S+ \S+:(\d+\.\d+) .*queue maintenance.*_job_parked_group" does not exist/mg; @at };
+$pid = maintenance_pid('postgres');
+$node->safe_psql('postgres', qq{
+	ALTER INDEX queue._job_parked_group RENAME TO elsewhere;
+	SELECT pg_terminate_backend($pid)});
+my $failures = 0;
+for (1 .. 1000)
+{
+	last if ($failures = $errors->()) >= 2;
+	Time::HiRes::sleep(0.01);
+}
+my ($first, $second) = $errors->();
+cmp_ok($failures, '>=', 2, 'a worker that cannot work is tried again');
+cmp_ok(($second - $first + 60) - 60 * int(($second - $first + 60) / 60), '>', 0.9, 'but not at once');
+$node->safe_psql('postgres', 'ALTER INDEX queue.elsewhere RENAME TO _job_parked_group');
+ok(maintenance_pid('postgres'), 'it is back when it can');
+
 # ---------------------------------------------------------------------
 # Commands that want a database to themselves
 # ---------------------------------------------------------------------

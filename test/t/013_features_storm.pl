@@ -7,7 +7,8 @@
 # - of a group one job runs at a time, and those that one producer has enqueued
 #   one after the other are done in that order;
 # - of a unique key there is one unfinished job at most;
-# - a child is done after its parents.
+# - a child is done after its parents;
+# - the counts of a batch are those of its jobs.
 #
 # Every script rolls back now and then.  Half of the work is done in the
 # transaction that takes the job, the other half with a lease in between.
@@ -179,6 +180,23 @@ SELECT queue.enqueue('q', '{}', unique_key => 'key ' || :k) AS id \gset
 COMMIT;
 INSERT INTO sent VALUES (:id) ON CONFLICT DO NOTHING;
 }],
+	['batch', 20, q{
+\set b random(1, 3)
+INSERT INTO sent SELECT queue.enqueue_batch('q', '{1,2,3}', batch_id => 'storm ' || :b);
+}],
+	['batch_late', 10, q{
+\set b random(1, 3)
+BEGIN;
+INSERT INTO sent SELECT queue.enqueue_batch('q', '{1,2}', batch_id => 'storm ' || :b);
+\sleep 1 ms
+COMMIT;
+}],
+	['batch_abort', 5, q{
+BEGIN;
+INSERT INTO sent SELECT queue.enqueue_batch('q', '{1,2}', batch_id => 'storm 1');
+SELECT work('q', 2);
+ROLLBACK;
+}],
 	['child', 20, q{
 SELECT child('fail');
 }],
@@ -300,6 +318,17 @@ is(value("SELECT count(*) FROM sent WHERE job_id NOT IN (SELECT job_id FROM $out
 is(value("SELECT count(*) FROM $outcome WHERE job_id NOT IN (SELECT job_id FROM sent)"), '0', 'no job is unexpected');
 is(value("SELECT count(*) FROM (SELECT FROM $outcome GROUP BY job_id HAVING count(*) > 1) AS twice"), '0',
 	'no job is finished twice');
+$node->safe_psql('postgres', q{SELECT queue.close_batch('storm ' || i) FROM generate_series(1, 3) AS i});
+is( value(q{SELECT string_agg(b::text, ' ' ORDER BY b) FROM (
+		SELECT batch_id, total, processed, failed, cancelled, open FROM queue.batch_progress_view) AS b}),
+	value(q{SELECT string_agg(b::text, ' ' ORDER BY b) FROM (
+		SELECT batch_id, count(*)::numeric AS total, count(*) FILTER (WHERE state = 'completed')::numeric AS processed,
+			count(*) FILTER (WHERE state = 'failed')::numeric AS failed,
+			count(*) FILTER (WHERE state = 'cancelled')::numeric AS cancelled, 0::numeric AS open
+		FROM (SELECT batch_id, CASE WHEN origin IS NULL THEN state ELSE 'failed' END AS state
+			FROM queue.job_finished WHERE batch_id IS NOT NULL) AS j GROUP BY batch_id) AS b}),
+	'the batches count their jobs');
+wait_for($node, q{SELECT count(completed_at) = 3 FROM queue.batch_progress_view}, 'and are complete');
 is(value('SELECT count(*) FROM running'), '0', 'nobody is left in a group');
 
 # what was neither failed nor cancelled, and has one producer, keeps its order

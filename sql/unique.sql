@@ -4,7 +4,7 @@
 \set ECHO all
 SELECT queue.create_queue('q', backoff_jitter => 0, backoff_base => '0', max_attempts => 2);
 SELECT queue.create_queue('other');
-CREATE TEMP TABLE id (name text, job_id bigint);
+CREATE TABLE id (name text, job_id bigint);
 CREATE FUNCTION who(bigint) RETURNS text LANGUAGE sql
 	RETURN coalesce((SELECT name FROM id WHERE job_id = $1), 'new');
 CREATE FUNCTION keys() RETURNS TABLE (queue_name text, unique_key text, job text, kept boolean, settled boolean)
@@ -127,3 +127,4 @@ SELECT queue.drop_queue('q');
 SELECT queue.drop_queue('other', true);
 DROP FUNCTION keys;
 DROP FUNCTION who;
+DROP TABLE id;

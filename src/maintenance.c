@@ -821,6 +821,7 @@ start_vacuum(Installation *installation, Oid live_id)
 {
 	static TransactionId mark = InvalidTransactionId;
 	static BackgroundWorkerHandle *handle;
+	static bool short_logged;
 	uint64		dead = pg_atomic_read_u64(&installation->dead);
 	TransactionId horizon;
 	BackgroundWorker worker;
@@ -862,7 +863,17 @@ start_vacuum(Installation *installation, Oid live_id)
 		pg_atomic_fetch_sub_u64(&installation->dead, dead);
 	}
 	else
-		handle = NULL;			/* autovacuum will have to do */
+	{
+		handle = NULL;
+		if (!short_logged)
+			ereport(LOG,
+					(errmsg("no background worker slot is free to vacuum \"queue.job_live\""),
+					 errdetail("Autovacuum has to do, and comes later."),
+					 errhint("Consider increasing the configuration parameter \"max_worker_processes\".")));
+		short_logged = true;
+		return;
+	}
+	short_logged = false;
 }
 
 /* free what does not belong to the extension as it is now; waiters are in the way */

@@ -537,9 +537,15 @@ queue_reset_queue_setting(PG_FUNCTION_ARGS)
 }
 
 /* rows beside jobs that go with a queue */
-static const char *const side_tables[] = {
-	"unique_key WHERE queue_id", "group_head WHERE queue_id", "binding WHERE queue_id",
-	"dependency WHERE child_queue_id",
+static const struct
+{
+	const char *table;
+	const char *column;
+}			side_tables[] = {
+	{"unique_key", "queue_id"},
+	{"group_head", "queue_id"},
+	{"binding", "queue_id"},
+	{"dependency", "child_queue_id"},
 };
 
 Datum
@@ -574,7 +580,8 @@ queue_drop_queue(PG_FUNCTION_ARGS)
 							   1, &type, &value, NULL);
 	table = SPI_tuptable;
 	for (int i = 0; i < lengthof(side_tables); i++)
-		(void) QueueSpiExecute(psprintf("DELETE FROM queue.%s OPERATOR(pg_catalog.=) $1", side_tables[i]),
+		(void) QueueSpiExecute(psprintf("DELETE FROM queue.%s WHERE %s OPERATOR(pg_catalog.=) $1",
+										side_tables[i].table, side_tables[i].column),
 							   1, &type, &value, NULL);
 	(void) QueueSpiExecute("DELETE FROM queue.queue WHERE queue_id OPERATOR(pg_catalog.=) $1",
 						   1, &type, &value, NULL);

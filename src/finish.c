@@ -331,6 +331,17 @@ QueueFinishRemove(QueueFinish *finish, HeapTuple row, TupleDesc desc,
 }
 
 void
+QueueFinishMove(QueueFinish *finish, HeapTuple row, QueueSlot *slot)
+{
+	Ended	   *ended;
+
+	QueueXactCount(slot, QueueJobCount(QueueJobState(JOB_HEAD(row))), -1);
+	ended = remember_end(finish, row, slot, JOB_WAITING, false);
+	if (ended)
+		ended->has_dependents = false;
+}
+
+void
 QueueFinishUncount(QueueFinish *finish, int leaf, int32 queue_id, QueueSlot *slot,
 				   JobState state, int64 jobs)
 {
@@ -382,17 +393,6 @@ close_leaf(QueueFinish *finish, LeafRows *leaf)
 	table_close(leaf->rel, NoLock);
 	pfree(leaf->rows);
 	leaf->rel = NULL;
-}
-
-void
-QueueFinishMove(QueueFinish *finish, HeapTuple row, QueueSlot *slot)
-{
-	Ended	   *ended;
-
-	QueueXactCount(slot, QueueJobCount(QueueJobState(JOB_HEAD(row))), -1);
-	ended = remember_end(finish, row, slot, JOB_WAITING, false);
-	if (ended)
-		ended->has_dependents = false;
 }
 
 /* move a job that has failed to the dead-letter queue, or say why not */

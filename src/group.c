@@ -194,21 +194,17 @@ QueueGroupAbortSub(SubTransactionId subid)
 		num_pending--;
 }
 
-/*
- * The least job that waits in the group, taken out of the parked table; or
- * NULL.  *busy: somebody has it in hands, and nobody shall overtake it.
- */
+/* the least job that waits in the group, of those that we can see: a copy, or NULL */
 static HeapTuple
-take_next(QueueEntry *entry, Datum group, int64 *busy)
+first_waiting(QueueEntry *entry, Datum group, ItemPointer tid)
 {
 	QueueStore *parked = QueueEntryStore(entry, true);
 	Snapshot	snapshot;
 	ScanKeyData keys[2];
 	IndexScanDesc scan;
 	TupleTableSlot *slot;
-	HeapTuple	next = NULL;
+	HeapTuple	first = NULL;
 
-	*busy = 0;
 	CommandCounterIncrement();
 	snapshot = QueueFreshSnapshot();
 	group_keys(keys, entry->settings.queue_id, group);
@@ -217,23 +213,36 @@ take_next(QueueEntry *entry, Datum group, int64 *busy)
 	index_rescan(scan, keys, 2, NULL, 0);
 	if (index_getnext_slot(scan, ForwardScanDirection, slot))
 	{
-		bool		should_free;
-		HeapTuple	row = ExecFetchSlotHeapTuple(slot, false, &should_free);
-		JobHead		before = *JOB_HEAD(row);
-
-		next = heap_copytuple(row);
-		if (QueueStoreDelete(parked, &slot->tts_tid, &before, entry->slot, false, true) != TM_Ok)
-		{
-			*busy = before.job_id;
-			heap_freetuple(next);
-			next = NULL;
-		}
+		first = ExecCopySlotHeapTuple(slot);
+		*tid = slot->tts_tid;
 	}
 	index_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
 	QueueReleaseSnapshot(snapshot);
-	if (next)
-		QueueXactCount(entry->slot, COUNT_BLOCKED, -1);
+	return first;
+}
+
+/*
+ * The same, taken out of the parked table.  *busy: somebody has it in hands,
+ * and nobody shall overtake it.
+ */
+static HeapTuple
+take_next(QueueEntry *entry, Datum group, int64 *busy)
+{
+	ItemPointerData tid;
+	HeapTuple	next = first_waiting(entry, group, &tid);
+
+	*busy = 0;
+	if (next == NULL)
+		return NULL;
+	if (QueueStoreDelete(QueueEntryStore(entry, true), &tid, JOB_HEAD(next), entry->slot,
+						 false, true) != TM_Ok)
+	{
+		*busy = JOB_HEAD(next)->job_id;
+		heap_freetuple(next);
+		return NULL;
+	}
+	QueueXactCount(entry->slot, COUNT_BLOCKED, -1);
 	return next;
 }
 
@@ -271,39 +280,14 @@ pass_place(QueueEntry *entry, QueueSide *side, Datum group)
 		let_go(entry, next);
 }
 
-/* the first that waits in the group, of those that we can see; 0: none */
-static int64
-first_waiting(QueueEntry *entry, Datum group)
-{
-	QueueStore *parked = QueueEntryStore(entry, true);
-	Snapshot	snapshot;
-	ScanKeyData keys[2];
-	IndexScanDesc scan;
-	TupleTableSlot *slot;
-	int64		job_id = 0;
-	bool		should_free;
-
-	CommandCounterIncrement();
-	snapshot = QueueFreshSnapshot();
-	group_keys(keys, entry->settings.queue_id, group);
-	scan = queue_index_beginscan(parked->heap, parked->group_index, snapshot, 2);
-	slot = table_slot_create(parked->heap, NULL);
-	index_rescan(scan, keys, 2, NULL, 0);
-	if (index_getnext_slot(scan, ForwardScanDirection, slot))
-		job_id = JOB_HEAD(ExecFetchSlotHeapTuple(slot, false, &should_free))->job_id;
-	index_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
-	QueueReleaseSnapshot(snapshot);
-	return job_id;
-}
-
 void
 QueueGroupSkip(QueueEntry *entry, Datum group)
 {
-	int64		job_id = first_waiting(entry, group);
+	ItemPointerData tid;
+	HeapTuple	first = first_waiting(entry, group, &tid);
 
-	if (job_id != 0)
-		QueueXactCheck(job_id);
+	if (first)
+		QueueXactCheck(JOB_HEAD(first)->job_id);
 }
 
 GroupPlace
@@ -312,6 +296,7 @@ QueueGroupJoin(QueueEntry *entry, Datum group, int64 job_id)
 	int32		queue_id = entry->settings.queue_id;
 	QueueSide	side;
 	TransactionId writer;
+	ItemPointerData tid;
 	bool		taken;
 
 	if (put_off(queue_id, DatumGetTextPP(group), job_id))
@@ -324,7 +309,7 @@ QueueGroupJoin(QueueEntry *entry, Datum group, int64 job_id)
 		QueueXactCheck(job_id);
 		return GROUP_BEHIND;
 	}
-	return first_waiting(entry, group) != 0 ? GROUP_PASS : GROUP_HEAD;
+	return first_waiting(entry, group, &tid) ? GROUP_PASS : GROUP_HEAD;
 }
 
 void
@@ -378,7 +363,7 @@ QueueGroupLeave(QueueEntry *entry, Datum group, int64 job_id)
 	HeapTuple	head;
 
 	QueueSideOpen(&side, QueueCatalogGet(false)->group_head);
-	/* what has become of the group while the job was in the archive is not ours */
+	/* where the row names another job, a superuser has been at it: leave it */
 	head = find_head(&side, entry->settings.queue_id, group, &tid, &writer);
 	if (head && head_job(&side, head) == job_id)
 		pass_place(entry, &side, group);

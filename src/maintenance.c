@@ -76,6 +76,7 @@ PGDLLEXPORT void queue_vacuum_main(Datum main_arg);
 #define BATCH_OPEN_MS		1000	/* as long as none is closed */
 #define BATCH_EVERY_MS		60000	/* all of them */
 #define RECHECK_MS			10
+#define RECHECK_SHARE		10		/* looking again may take 1/10 of the time */
 #define SAFETY_SHARE		100		/* a safety look may take 1/100 of the time */
 
 /* what the worker remembers of the hint slot of the same index */
@@ -666,44 +667,89 @@ every(TimestampTz *last, int ms, TimestampTz now)
 static int64 *rechecks;
 static int	num_rechecks;
 
-/* look at blocked jobs, each in a transaction of its own; *wake_at: look again */
+static int
+compare_ids(const void *a, const void *b)
+{
+	int64		x = *(const int64 *) a;
+	int64		y = *(const int64 *) b;
+
+	return (x > y) - (x < y);
+}
+
+static void
+add_rechecks(const int64 *ids, uint64 count)
+{
+	int			kept = 0;
+
+	if (count == 0)
+		return;
+	count = Min(count, MaxAllocSize / sizeof(int64) - num_rechecks);
+	rechecks = rechecks ? repalloc(rechecks, (num_rechecks + count) * sizeof(int64)) :
+		MemoryContextAlloc(TopMemoryContext, count * sizeof(int64));
+	memcpy(rechecks + num_rechecks, ids, count * sizeof(int64));
+	num_rechecks += (int) count;
+	qsort(rechecks, num_rechecks, sizeof(int64), compare_ids);
+	for (int i = 0; i < num_rechecks; i++)
+		if (kept == 0 || rechecks[kept - 1] != rechecks[i])
+			rechecks[kept++] = rechecks[i];
+	num_rechecks = kept;
+}
+
+/*
+ * Look at blocked jobs, each in a transaction of its own; returns how many, at
+ * the front, must be looked at again.
+ */
+static uint64
+check_jobs(int64 *ids, uint64 count)
+{
+	int64		let_go = 0;
+	uint64		kept = 0;
+
+	for (uint64 i = 0; i < count; i++)
+	{
+		QueueWorkerBegin("looking at a blocked job");
+		if (!check_job(ids[i], &let_go))
+			ids[kept++] = ids[i];
+		QueueWorkerCommit();
+	}
+	return kept;
+}
+
+/*
+ * What is new is looked at now; what waits for somebody's commit, every now and
+ * then, as it may be for long.  *wake_at gets the time of the next look.
+ */
 static void
 check_blocked(Installation *installation, TimestampTz *wake_at)
 {
-	static TimestampTz checked_at;
+	static TimestampTz checked_at,
+				recheck_at;
+	TimestampTz now = GetCurrentTimestamp();
 	int64		ids[MAX_CHECKS];
-	int64	   *all = NULL;
-	uint64		num_all = 0;
 	bool		check_all;
 	int			count = QueueCheckTake(installation, ids, &check_all);
-	int64		let_go = 0;
-	int			kept = 0;
 	MemoryContext context = CurrentMemoryContext;
 
-	if (check_all || every(&checked_at, CHECK_EVERY_MS, GetCurrentTimestamp()))
+	add_rechecks(ids, check_jobs(ids, count));
+	if (check_all || every(&checked_at, CHECK_EVERY_MS, now))
 	{
+		int64	   *all;
+		uint64		num_all;
+
 		QueueWorkerBegin("looking for blocked jobs that nothing blocks");
 		MemoryContextSwitchTo(context);
 		all = find_unblocked(&num_all);
 		QueueWorkerCommit();
+		add_rechecks(all, check_jobs(all, num_all));
 	}
-	num_all = Min(num_all, MaxAllocSize / sizeof(int64) / 2);
-	rechecks = rechecks ? repalloc(rechecks, (num_rechecks + count + num_all + 1) * sizeof(int64)) :
-		MemoryContextAlloc(TopMemoryContext, (count + num_all + 1) * sizeof(int64));
-	memcpy(rechecks + num_rechecks, ids, count * sizeof(int64));
-	if (num_all > 0)
-		memcpy(rechecks + num_rechecks + count, all, num_all * sizeof(int64));
-	num_rechecks += count + (int) num_all;
-	for (int i = 0; i < num_rechecks; i++)
+	if (num_rechecks > 0 && now >= recheck_at)
 	{
-		QueueWorkerBegin("looking at a blocked job");
-		if (!check_job(rechecks[i], &let_go))
-			rechecks[kept++] = rechecks[i];
-		QueueWorkerCommit();
+		num_rechecks = (int) check_jobs(rechecks, num_rechecks);
+		recheck_at = GetCurrentTimestamp();
+		recheck_at += Max((TimestampTz) RECHECK_MS * 1000, (recheck_at - now) * RECHECK_SHARE);
 	}
-	num_rechecks = kept;
-	if (kept > 0)
-		*wake_at = Min(*wake_at, GetCurrentTimestamp() + RECHECK_MS * 1000);
+	if (num_rechecks > 0)
+		*wake_at = Min(*wake_at, recheck_at);
 }
 
 /*

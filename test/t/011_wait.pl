@@ -20,10 +20,10 @@ use QueueTest;
 use Test::More;
 use Time::HiRes;
 
-my $idle = 200;
+my $idle = 500;
 my $node = new_node('main', conf => qq{
 log_statement = none
-max_connections = 300
+max_connections = 600
 restart_after_crash = on
 });
 $node->safe_psql('postgres', q{SELECT queue.create_queue('q', visibility_timeout => '1 h')});

@@ -22,6 +22,7 @@
 
 #include <math.h>
 
+#include "access/relation.h"
 #include "access/xlog.h"
 #include "catalog/pg_control.h"
 #include "commands/sequence.h"
@@ -448,8 +449,11 @@ QueueJobNextId(void)
 
 	if (next >= end || sequence != current)
 	{
-		int64		block = nextval_internal(current, false);
+		int64		block;
 
+		/* nextval_internal() would call a dropped one an internal error */
+		relation_close(QueueOpenTable(current, RowExclusiveLock), NoLock);
+		block = nextval_internal(current, false);
 		sequence = current;
 		next = block * JOB_ID_BLOCK;
 		end = next + JOB_ID_BLOCK;

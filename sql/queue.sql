@@ -33,8 +33,12 @@ CREATE TABLE queue.queue (
 	backoff_max         interval NOT NULL,
 	backoff_jitter      real NOT NULL,
 	visibility_timeout  interval NOT NULL,
+	job_timeout         interval,
 	default_priority    integer NOT NULL,
 	aging_interval      interval,
+	max_active          integer,
+	rate_limit          integer,
+	rate_period         interval NOT NULL,
 	max_depth           bigint,
 	keep_completed      interval NOT NULL,
 	keep_failed         interval NOT NULL,
@@ -44,11 +48,15 @@ CREATE TABLE queue.queue (
 	log_level           text NOT NULL,
 	on_failed           text,
 	batch_grace         interval NOT NULL,
+	max_active_per_key  integer,
+	no_retry_sqlstates  text[],
 	mode                text NOT NULL,
 	target_queue        text COLLATE pg_catalog."C",
 	handler             text,
 	concurrency         integer NOT NULL,
 	min_workers         integer NOT NULL,
+	processing          boolean NOT NULL,
+	throttled_until     timestamptz,
 	created_at          timestamptz NOT NULL,
 	CONSTRAINT queue_pkey PRIMARY KEY (queue_id),
 	CONSTRAINT queue_queue_name_key UNIQUE (queue_name)
@@ -64,8 +72,12 @@ COMMENT ON COLUMN queue.queue.backoff_base IS 'delay before the first retry';
 COMMENT ON COLUMN queue.queue.backoff_max IS 'longest delay before a retry';
 COMMENT ON COLUMN queue.queue.backoff_jitter IS 'share of the delay that is drawn at random, 0 to 1';
 COMMENT ON COLUMN queue.queue.visibility_timeout IS 'how long a taker holds a job unless it asks otherwise';
+COMMENT ON COLUMN queue.queue.job_timeout IS 'how long the handler may run for one job; null: as long as it takes';
 COMMENT ON COLUMN queue.queue.default_priority IS 'priority of a job enqueued without one; lower runs first';
 COMMENT ON COLUMN queue.queue.aging_interval IS 'waiting time that outweighs one step of priority; null: strict priority';
+COMMENT ON COLUMN queue.queue.max_active IS 'jobs that may be active at once; null: no limit';
+COMMENT ON COLUMN queue.queue.rate_limit IS 'jobs that may be taken in a rate_period; null: no limit';
+COMMENT ON COLUMN queue.queue.rate_period IS 'time that rate_limit counts for';
 COMMENT ON COLUMN queue.queue.max_depth IS 'unfinished jobs above which an enqueue is refused; null: no limit';
 COMMENT ON COLUMN queue.queue.keep_completed IS 'how long completed jobs are kept; 0: not at all';
 COMMENT ON COLUMN queue.queue.keep_failed IS 'how long failed and cancelled jobs are kept; 0: not at all';
@@ -75,11 +87,15 @@ COMMENT ON COLUMN queue.queue.validator IS 'function that every payload must pas
 COMMENT ON COLUMN queue.queue.log_level IS 'what goes into queue.job_log: errors or none';
 COMMENT ON COLUMN queue.queue.on_failed IS 'function that is called when a job has failed for good; null: none';
 COMMENT ON COLUMN queue.queue.batch_grace IS 'how long a batch that nobody closes stays open after its last job';
+COMMENT ON COLUMN queue.queue.max_active_per_key IS 'jobs with the same limit_key that may be active at once; null: no limit';
+COMMENT ON COLUMN queue.queue.no_retry_sqlstates IS 'errors of the handler after which a job is not retried: codes, or their first two characters; null: none';
 COMMENT ON COLUMN queue.queue.mode IS 'what an enqueue does: queued, direct, mirror or fallback; change it with queue.set_mode()';
 COMMENT ON COLUMN queue.queue.target_queue IS 'queue that mirror and fallback lead to';
 COMMENT ON COLUMN queue.queue.handler IS 'function that runs the jobs; change it with queue.set_handler()';
 COMMENT ON COLUMN queue.queue.concurrency IS 'how many jobs of the queue the server runs at once at most';
 COMMENT ON COLUMN queue.queue.min_workers IS 'how many workers are kept for the queue';
+COMMENT ON COLUMN queue.queue.processing IS 'false while the server does not run the handler: see queue.stop_processing()';
+COMMENT ON COLUMN queue.queue.throttled_until IS 'nothing is taken before, unless shared memory knows better: see queue.throttle()';
 COMMENT ON COLUMN queue.queue.created_at IS 'when the queue was created';
 
 CREATE TABLE queue.privilege (
@@ -118,12 +134,14 @@ CREATE TABLE queue.job_live (
 	worker            text,
 	batch_id          text,
 	group_key         text COLLATE pg_catalog."C",
+	limit_key         text COLLATE pg_catalog."C",
 	unique_key        text COLLATE pg_catalog."C",
 	source            text,
 	headers           jsonb,
 	options           jsonb,
 	origin            jsonb,
 	last_error        text,
+	progress          jsonb,
 	payload           jsonb NOT NULL,
 	CONSTRAINT job_live_pkey PRIMARY KEY (job_id)
 ) USING heap WITH (
@@ -155,12 +173,14 @@ COMMENT ON COLUMN queue.job_live.state IS 'w waiting, a active';
 COMMENT ON COLUMN queue.job_live.worker IS 'name that the last taker gave';
 COMMENT ON COLUMN queue.job_live.batch_id IS 'batch that the job belongs to';
 COMMENT ON COLUMN queue.job_live.group_key IS 'group whose jobs run one at a time, in order';
+COMMENT ON COLUMN queue.job_live.limit_key IS 'key that max_active_per_key counts by';
 COMMENT ON COLUMN queue.job_live.unique_key IS 'key that no other unfinished job of the queue has';
 COMMENT ON COLUMN queue.job_live.source IS 'tag that the producer gave';
 COMMENT ON COLUMN queue.job_live.headers IS 'headers that the producer gave';
 COMMENT ON COLUMN queue.job_live.options IS 'settings of this job that differ from its queue';
 COMMENT ON COLUMN queue.job_live.origin IS 'of a dead letter: the queue it comes from, and what it was allowed there';
 COMMENT ON COLUMN queue.job_live.last_error IS 'error of the last failed attempt';
+COMMENT ON COLUMN queue.job_live.progress IS 'progress when the last attempt ended: percent, step, detail';
 COMMENT ON COLUMN queue.job_live.payload IS 'payload';
 
 CREATE TABLE queue.job_parked (
@@ -365,6 +385,7 @@ CREATE TABLE queue.job_archive (
 	worker        text,
 	batch_id      text,
 	group_key     text COLLATE pg_catalog."C",
+	limit_key     text COLLATE pg_catalog."C",
 	unique_key    text COLLATE pg_catalog."C",
 	source        text,
 	headers       jsonb,
@@ -372,6 +393,7 @@ CREATE TABLE queue.job_archive (
 	origin        jsonb,
 	error         text,
 	result        jsonb,
+	progress      jsonb,
 	payload       jsonb NOT NULL
 ) PARTITION BY LIST (leaf);
 CREATE INDEX _job_archive_id ON queue.job_archive USING btree (job_id);
@@ -394,6 +416,7 @@ COMMENT ON COLUMN queue.job_archive.state IS 'c completed, f failed, x cancelled
 COMMENT ON COLUMN queue.job_archive.worker IS 'name that the last taker gave';
 COMMENT ON COLUMN queue.job_archive.batch_id IS 'batch that the job belonged to';
 COMMENT ON COLUMN queue.job_archive.group_key IS 'group whose jobs run one at a time, in order';
+COMMENT ON COLUMN queue.job_archive.limit_key IS 'key that max_active_per_key counted by';
 COMMENT ON COLUMN queue.job_archive.unique_key IS 'key that no other unfinished job of the queue has';
 COMMENT ON COLUMN queue.job_archive.source IS 'tag that the producer gave';
 COMMENT ON COLUMN queue.job_archive.headers IS 'headers that the producer gave';
@@ -401,6 +424,7 @@ COMMENT ON COLUMN queue.job_archive.options IS 'settings of this job that differ
 COMMENT ON COLUMN queue.job_archive.origin IS 'of a dead letter: the queue it comes from, and what it was allowed there';
 COMMENT ON COLUMN queue.job_archive.error IS 'error of the last failed attempt';
 COMMENT ON COLUMN queue.job_archive.result IS 'result that queue.complete() was given';
+COMMENT ON COLUMN queue.job_archive.progress IS 'last progress that was told: percent, step, detail';
 COMMENT ON COLUMN queue.job_archive.payload IS 'payload';
 
 CREATE TABLE queue._archive_00 PARTITION OF queue.job_archive FOR VALUES IN (0) USING heap;
@@ -511,8 +535,12 @@ CREATE FUNCTION queue.create_queue(
 	backoff_max interval = '1h',
 	backoff_jitter real = 0.1,
 	visibility_timeout interval = '30s',
+	job_timeout interval = null,
 	default_priority int = 5,
 	aging_interval interval = null,
+	max_active int = null,
+	rate_limit int = null,
+	rate_period interval = '1s',
 	max_depth bigint = null,
 	keep_completed interval = '7d',
 	keep_failed interval = '7d',
@@ -521,7 +549,9 @@ CREATE FUNCTION queue.create_queue(
 	validator text = null,
 	log_level text = 'errors',
 	on_failed text = null,
-	batch_grace interval = '1min'
+	batch_grace interval = '1min',
+	max_active_per_key int = null,
+	no_retry_sqlstates text[] = null
 ) RETURNS void
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'queue_create_queue';
@@ -536,8 +566,12 @@ CREATE FUNCTION queue.alter_queue(
 	backoff_max interval = null,
 	backoff_jitter real = null,
 	visibility_timeout interval = null,
+	job_timeout interval = null,
 	default_priority int = null,
 	aging_interval interval = null,
+	max_active int = null,
+	rate_limit int = null,
+	rate_period interval = null,
 	max_depth bigint = null,
 	keep_completed interval = null,
 	keep_failed interval = null,
@@ -547,6 +581,8 @@ CREATE FUNCTION queue.alter_queue(
 	log_level text = null,
 	on_failed text = null,
 	batch_grace interval = null,
+	max_active_per_key int = null,
+	no_retry_sqlstates text[] = null,
 	owner regrole = null
 ) RETURNS void
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
@@ -848,6 +884,7 @@ CREATE FUNCTION queue.job_status(job_id bigint) RETURNS TABLE (
 	job_id bigint,
 	queue_name text,
 	state text,
+	progress jsonb,
 	result jsonb,
 	error text,
 	attempt int,
@@ -856,6 +893,7 @@ CREATE FUNCTION queue.job_status(job_id bigint) RETURNS TABLE (
 	worker text,
 	batch_id text,
 	group_key text,
+	limit_key text,
 	unique_key text,
 	source text,
 	headers jsonb,
@@ -877,6 +915,7 @@ CREATE FUNCTION queue.list_jobs(queue_name text, state text = null, max_jobs int
 	job_id bigint,
 	queue_name text,
 	state text,
+	progress jsonb,
 	result jsonb,
 	error text,
 	attempt int,
@@ -885,6 +924,7 @@ CREATE FUNCTION queue.list_jobs(queue_name text, state text = null, max_jobs int
 	worker text,
 	batch_id text,
 	group_key text,
+	limit_key text,
 	unique_key text,
 	source text,
 	headers jsonb,
@@ -1057,12 +1097,14 @@ SELECT
 	j.worker,
 	j.batch_id,
 	j.group_key,
+	j.limit_key,
 	j.unique_key,
 	j.source,
 	j.headers,
 	j.options,
 	j.origin,
 	j.last_error,
+	j.progress,
 	j.payload
 FROM (SELECT * FROM queue.job_live UNION ALL SELECT * FROM queue.job_parked) AS j
 	JOIN queue.queue AS q ON q.queue_id OPERATOR(pg_catalog.=) j.queue_id
@@ -1082,12 +1124,14 @@ COMMENT ON COLUMN queue.job.lease_expires_at IS 'end of the lease of an active j
 COMMENT ON COLUMN queue.job.worker IS 'name that the last taker gave';
 COMMENT ON COLUMN queue.job.batch_id IS 'batch that the job belongs to';
 COMMENT ON COLUMN queue.job.group_key IS 'group whose jobs run one at a time, in order';
+COMMENT ON COLUMN queue.job.limit_key IS 'key that max_active_per_key counts by';
 COMMENT ON COLUMN queue.job.unique_key IS 'key that no other unfinished job of the queue has';
 COMMENT ON COLUMN queue.job.source IS 'tag that the producer gave';
 COMMENT ON COLUMN queue.job.headers IS 'headers that the producer gave';
 COMMENT ON COLUMN queue.job.options IS 'settings of this job that differ from its queue';
 COMMENT ON COLUMN queue.job.origin IS 'of a dead letter: the queue it comes from, and what it was allowed there';
 COMMENT ON COLUMN queue.job.last_error IS 'error of the last failed attempt';
+COMMENT ON COLUMN queue.job.progress IS 'progress when the last attempt ended: percent, step, detail';
 COMMENT ON COLUMN queue.job.payload IS 'payload';
 
 CREATE VIEW queue.job_finished WITH (security_barrier = true) AS
@@ -1106,6 +1150,7 @@ SELECT
 	a.worker,
 	a.batch_id,
 	a.group_key,
+	a.limit_key,
 	a.unique_key,
 	a.source,
 	a.headers,
@@ -1113,6 +1158,7 @@ SELECT
 	a.origin,
 	a.error,
 	a.result,
+	a.progress,
 	a.payload
 FROM queue.job_archive AS a
 	JOIN queue.queue AS q ON q.queue_id OPERATOR(pg_catalog.=) a.queue_id
@@ -1132,6 +1178,7 @@ COMMENT ON COLUMN queue.job_finished.expires_at IS 'when its retention ends; rem
 COMMENT ON COLUMN queue.job_finished.worker IS 'name that the last taker gave';
 COMMENT ON COLUMN queue.job_finished.batch_id IS 'batch that the job belonged to';
 COMMENT ON COLUMN queue.job_finished.group_key IS 'group whose jobs run one at a time, in order';
+COMMENT ON COLUMN queue.job_finished.limit_key IS 'key that max_active_per_key counted by';
 COMMENT ON COLUMN queue.job_finished.unique_key IS 'key that no other unfinished job of the queue has';
 COMMENT ON COLUMN queue.job_finished.source IS 'tag that the producer gave';
 COMMENT ON COLUMN queue.job_finished.headers IS 'headers that the producer gave';
@@ -1139,6 +1186,7 @@ COMMENT ON COLUMN queue.job_finished.options IS 'settings of this job that diffe
 COMMENT ON COLUMN queue.job_finished.origin IS 'of a dead letter: the queue it comes from, and what it was allowed there';
 COMMENT ON COLUMN queue.job_finished.error IS 'error of the last failed attempt';
 COMMENT ON COLUMN queue.job_finished.result IS 'result that queue.complete() was given';
+COMMENT ON COLUMN queue.job_finished.progress IS 'last progress that was told: percent, step, detail';
 COMMENT ON COLUMN queue.job_finished.payload IS 'payload';
 
 CREATE VIEW queue._batch AS

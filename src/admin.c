@@ -41,12 +41,13 @@ QUEUE_FUNCTION(queue_revoke_queue);
 typedef enum Setting
 {
 	SET_MAX_ATTEMPTS, SET_BACKOFF, SET_BACKOFF_BASE, SET_BACKOFF_MAX,
-	SET_BACKOFF_JITTER, SET_VISIBILITY_TIMEOUT, SET_DEFAULT_PRIORITY,
-	SET_AGING_INTERVAL, SET_MAX_DEPTH, SET_KEEP_COMPLETED, SET_KEEP_FAILED,
-	SET_DEAD_LETTER_QUEUE, SET_REQUIRED_KEYS, SET_VALIDATOR, SET_LOG_LEVEL,
-	SET_ON_FAILED, SET_BATCH_GRACE
+	SET_BACKOFF_JITTER, SET_VISIBILITY_TIMEOUT, SET_JOB_TIMEOUT, SET_DEFAULT_PRIORITY,
+	SET_AGING_INTERVAL, SET_MAX_ACTIVE, SET_RATE_LIMIT, SET_RATE_PERIOD, SET_MAX_DEPTH,
+	SET_KEEP_COMPLETED, SET_KEEP_FAILED, SET_DEAD_LETTER_QUEUE, SET_REQUIRED_KEYS,
+	SET_VALIDATOR, SET_LOG_LEVEL, SET_ON_FAILED, SET_BATCH_GRACE, SET_MAX_ACTIVE_PER_KEY,
+	SET_NO_RETRY_SQLSTATES
 } Setting;
-#define NUM_SETTINGS	(SET_BATCH_GRACE + 1)
+#define NUM_SETTINGS	(SET_NO_RETRY_SQLSTATES + 1)
 
 static const struct
 {
@@ -61,8 +62,12 @@ static const struct
 	[SET_BACKOFF_MAX] = {"backoff_max", INTERVALOID, false, "'1h'::interval"},
 	[SET_BACKOFF_JITTER] = {"backoff_jitter", FLOAT4OID, false, "0.1"},
 	[SET_VISIBILITY_TIMEOUT] = {"visibility_timeout", INTERVALOID, false, "'30s'::interval"},
+	[SET_JOB_TIMEOUT] = {"job_timeout", INTERVALOID, true, "NULL"},
 	[SET_DEFAULT_PRIORITY] = {"default_priority", INT4OID, false, "5"},
 	[SET_AGING_INTERVAL] = {"aging_interval", INTERVALOID, true, "NULL"},
+	[SET_MAX_ACTIVE] = {"max_active", INT4OID, true, "NULL"},
+	[SET_RATE_LIMIT] = {"rate_limit", INT4OID, true, "NULL"},
+	[SET_RATE_PERIOD] = {"rate_period", INTERVALOID, false, "'1s'::interval"},
 	[SET_MAX_DEPTH] = {"max_depth", INT8OID, true, "NULL"},
 	[SET_KEEP_COMPLETED] = {"keep_completed", INTERVALOID, false, "'7d'::interval"},
 	[SET_KEEP_FAILED] = {"keep_failed", INTERVALOID, false, "'7d'::interval"},
@@ -72,6 +77,8 @@ static const struct
 	[SET_LOG_LEVEL] = {"log_level", TEXTOID, false, "'errors'"},
 	[SET_ON_FAILED] = {"on_failed", TEXTOID, true, "NULL"},
 	[SET_BATCH_GRACE] = {"batch_grace", INTERVALOID, false, "'1min'::interval"},
+	[SET_MAX_ACTIVE_PER_KEY] = {"max_active_per_key", INT4OID, true, "NULL"},
+	[SET_NO_RETRY_SQLSTATES] = {"no_retry_sqlstates", TEXTARRAYOID, true, "NULL"},
 };
 
 #define MAX_AGING_DAYS	INT64CONST(1000)
@@ -122,6 +129,32 @@ check_keys(const char *name, ArrayType *keys)
 				 errhint("For example: ARRAY['order_id', 'amount'].")));
 }
 
+/* each one a code, or the two characters of a class */
+static void
+check_sqlstates(const char *name, ArrayType *codes)
+{
+	Datum	   *elements;
+	bool	   *nulls;
+	int			count;
+
+	deconstruct_array(codes, TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &count);
+	for (int i = 0; i < count; i++)
+	{
+		const char *code = nulls[i] ? "" : TextDatumGetCString(elements[i]);
+		Size		length = strlen(code);
+
+		if ((length == 2 || length == 5) &&
+			strspn(code, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") == length)
+			continue;
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must be a list of SQLSTATE codes", name),
+				 nulls[i] ? errdetail("One of them is null.") : errdetail("\"%s\" is none.", code),
+				 errhint("A code has five digits or capital letters, a class of codes two: "
+						 "ARRAY['22012', '23'].")));
+	}
+}
+
 static void
 check_setting(Setting setting, Datum value)
 {
@@ -156,6 +189,8 @@ check_setting(Setting setting, Datum value)
 			(void) QueueArgDuration(value, name, true);
 			break;
 		case SET_VISIBILITY_TIMEOUT:
+		case SET_JOB_TIMEOUT:
+		case SET_RATE_PERIOD:
 			(void) QueueArgDuration(value, name, false);
 			break;
 		case SET_AGING_INTERVAL:
@@ -174,6 +209,14 @@ check_setting(Setting setting, Datum value)
 			break;
 		case SET_BATCH_GRACE:
 			(void) QueueArgDuration(value, name, true);
+			break;
+		case SET_MAX_ACTIVE:
+		case SET_RATE_LIMIT:
+		case SET_MAX_ACTIVE_PER_KEY:
+			check_int(name, DatumGetInt32(value), 1, PG_INT32_MAX);
+			break;
+		case SET_NO_RETRY_SQLSTATES:
+			check_sqlstates(name, DatumGetArrayTypeP(value));
 			break;
 		case SET_MAX_DEPTH:
 			if (DatumGetInt64(value) < 1)
@@ -367,11 +410,11 @@ queue_create_queue(PG_FUNCTION_ARGS)
 
 	initStringInfo(&sql);
 	appendStringInfoString(&sql, "INSERT INTO queue.queue (queue_id, queue_name, owner, paused, created_at,"
-						   " mode, concurrency, min_workers");
+						   " mode, concurrency, min_workers, processing");
 	for (int i = 0; i < NUM_SETTINGS; i++)
 		appendStringInfo(&sql, ", %s", settings_info[i].name);
 	appendStringInfoString(&sql, ") VALUES (pg_catalog.nextval('queue._queue_id'), $1, $2, false,"
-						   " pg_catalog.clock_timestamp(), 'queued', 1, 0");
+						   " pg_catalog.clock_timestamp(), 'queued', 1, 0, true");
 	for (int i = 0; i < NUM_SETTINGS; i++)
 		appendStringInfo(&sql, ", $%d", 3 + i);
 	appendStringInfoChar(&sql, ')');

@@ -48,11 +48,12 @@
 enum
 {
 	Q_QUEUE_ID = 1, Q_QUEUE_NAME, Q_OWNER, Q_PAUSED, Q_MAX_ATTEMPTS, Q_BACKOFF,
-	Q_BACKOFF_BASE, Q_BACKOFF_MAX, Q_BACKOFF_JITTER, Q_VISIBILITY_TIMEOUT,
-	Q_DEFAULT_PRIORITY, Q_AGING_INTERVAL, Q_MAX_DEPTH, Q_KEEP_COMPLETED, Q_KEEP_FAILED,
-	Q_DEAD_LETTER_QUEUE, Q_REQUIRED_KEYS, Q_VALIDATOR, Q_LOG_LEVEL, Q_ON_FAILED,
-	Q_BATCH_GRACE, Q_MODE, Q_TARGET_QUEUE, Q_HANDLER, Q_CONCURRENCY, Q_MIN_WORKERS,
-	Q_CREATED_AT
+	Q_BACKOFF_BASE, Q_BACKOFF_MAX, Q_BACKOFF_JITTER, Q_VISIBILITY_TIMEOUT, Q_JOB_TIMEOUT,
+	Q_DEFAULT_PRIORITY, Q_AGING_INTERVAL, Q_MAX_ACTIVE, Q_RATE_LIMIT, Q_RATE_PERIOD,
+	Q_MAX_DEPTH, Q_KEEP_COMPLETED, Q_KEEP_FAILED, Q_DEAD_LETTER_QUEUE, Q_REQUIRED_KEYS,
+	Q_VALIDATOR, Q_LOG_LEVEL, Q_ON_FAILED, Q_BATCH_GRACE, Q_MAX_ACTIVE_PER_KEY,
+	Q_NO_RETRY_SQLSTATES, Q_MODE, Q_TARGET_QUEUE, Q_HANDLER, Q_CONCURRENCY, Q_MIN_WORKERS,
+	Q_PROCESSING, Q_THROTTLED_UNTIL, Q_CREATED_AT
 };
 
 #define Q_NATTS	Q_CREATED_AT
@@ -341,6 +342,9 @@ read_settings(HeapTuple tuple, TupleDesc desc, QueueSettings *settings)
 	settings->backoff_jitter = DatumGetFloat4(V(Q_BACKOFF_JITTER));
 	settings->visibility_timeout = QueueIntervalUsecs(DatumGetIntervalP(V(Q_VISIBILITY_TIMEOUT)),
 													  "visibility_timeout");
+	if (!null[Q_JOB_TIMEOUT - 1])
+		settings->job_timeout = QueueIntervalUsecs(DatumGetIntervalP(V(Q_JOB_TIMEOUT)),
+												   "job_timeout");
 	settings->default_priority = DatumGetInt32(V(Q_DEFAULT_PRIORITY));
 	settings->aging = !null[Q_AGING_INTERVAL - 1];
 	if (settings->aging)
@@ -353,9 +357,17 @@ read_settings(HeapTuple tuple, TupleDesc desc, QueueSettings *settings)
 	settings->has_rules = !null[Q_REQUIRED_KEYS - 1] || !null[Q_VALIDATOR - 1];
 	settings->has_on_failed = !null[Q_ON_FAILED - 1];
 	settings->has_handler = !null[Q_HANDLER - 1];
+	settings->has_no_retry = !null[Q_NO_RETRY_SQLSTATES - 1];
+	settings->processing = DatumGetBool(V(Q_PROCESSING));
 	settings->mode = read_mode(V(Q_MODE));
 	settings->batch_grace = QueueIntervalUsecs(DatumGetIntervalP(V(Q_BATCH_GRACE)), "batch_grace");
 	settings->max_depth = null[Q_MAX_DEPTH - 1] ? -1 : DatumGetInt64(V(Q_MAX_DEPTH));
+#define LIMIT(att)	(null[(att) - 1] ? -1 : DatumGetInt32(V(att)))
+	settings->max_active = LIMIT(Q_MAX_ACTIVE);
+	settings->max_active_per_key = LIMIT(Q_MAX_ACTIVE_PER_KEY);
+	settings->rate_limit = LIMIT(Q_RATE_LIMIT);
+#undef LIMIT
+	settings->rate_period = QueueIntervalUsecs(DatumGetIntervalP(V(Q_RATE_PERIOD)), "rate_period");
 	settings->concurrency = DatumGetInt32(V(Q_CONCURRENCY));
 	settings->min_workers = DatumGetInt32(V(Q_MIN_WORKERS));
 	if (!null[Q_DEAD_LETTER_QUEUE - 1])
@@ -452,6 +464,7 @@ QueueSettingRead(int32 queue_id, QueueSetting setting, bool *null)
 		[SETTING_VALIDATOR] = Q_VALIDATOR,
 		[SETTING_ON_FAILED] = Q_ON_FAILED,
 		[SETTING_HANDLER] = Q_HANDLER,
+		[SETTING_NO_RETRY_SQLSTATES] = Q_NO_RETRY_SQLSTATES,
 	};
 	const QueueCatalog *cat = QueueCatalogGet(false);
 	Relation	rel = QueueOpenTable(cat->queue, AccessShareLock);

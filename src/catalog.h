@@ -74,6 +74,8 @@ typedef struct QueueSettings
 	bool		has_rules;		/* required_keys or validator */
 	bool		has_on_failed;
 	bool		has_handler;
+	bool		has_no_retry;	/* no_retry_sqlstates */
+	bool		processing;		/* the server may run the handler */
 	QueueMode	mode;
 	int			max_attempts;
 	int			default_priority;
@@ -81,11 +83,16 @@ typedef struct QueueSettings
 	int64		backoff_base;	/* microseconds, as all that follow */
 	int64		backoff_max;
 	int64		visibility_timeout;
+	int64		job_timeout;	/* 0: none */
 	int64		aging_interval;
 	int64		keep_completed;
 	int64		keep_failed;
 	int64		batch_grace;
-	int64		max_depth;		/* jobs; -1: no limit */
+	int64		max_depth;		/* jobs; -1: no limit, as in the next */
+	int			max_active;
+	int			max_active_per_key;
+	int			rate_limit;
+	int64		rate_period;	/* microseconds */
 	int			concurrency;
 	int			min_workers;
 	char		dead_letter_queue[QUEUE_NAME_MAX + 1];	/* empty: none */
@@ -98,7 +105,8 @@ typedef enum QueueSetting
 	SETTING_REQUIRED_KEYS,		/* text[] */
 	SETTING_VALIDATOR,			/* text, as the next */
 	SETTING_ON_FAILED,
-	SETTING_HANDLER
+	SETTING_HANDLER,
+	SETTING_NO_RETRY_SQLSTATES	/* text[] */
 } QueueSetting;
 
 typedef enum QueuePrivilege

@@ -363,12 +363,14 @@ begin_jobs(NewJobs *new, const QueueSettings *settings, const QueueRequest *requ
 	OPTIONAL(JOB_WORKER, 0);
 	OPTIONAL(JOB_BATCH_ID, request->batch_id);
 	OPTIONAL(JOB_GROUP_KEY, request->group_key);
+	OPTIONAL(JOB_LIMIT_KEY, 0);
 	OPTIONAL(JOB_UNIQUE_KEY, request->unique_key);
 	OPTIONAL(JOB_SOURCE, request->source);
 	OPTIONAL(JOB_HEADERS, request->headers);
 	OPTIONAL(JOB_OPTIONS, request->options);
 	OPTIONAL(JOB_ORIGIN, 0);
 	OPTIONAL(JOB_LAST_ERROR, 0);
+	OPTIONAL(JOB_PROGRESS, 0);
 #undef OPTIONAL
 #undef V
 }

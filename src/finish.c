@@ -273,6 +273,7 @@ archive_job(QueueFinish *finish, HeapTuple row, TupleDesc desc, const QueueSetti
 	COPY(ARCHIVE_WORKER, JOB_WORKER);
 	COPY(ARCHIVE_BATCH_ID, JOB_BATCH_ID);
 	COPY(ARCHIVE_GROUP_KEY, JOB_GROUP_KEY);
+	COPY(ARCHIVE_LIMIT_KEY, JOB_LIMIT_KEY);
 	COPY(ARCHIVE_UNIQUE_KEY, JOB_UNIQUE_KEY);
 	COPY(ARCHIVE_SOURCE, JOB_SOURCE);
 	COPY(ARCHIVE_HEADERS, JOB_HEADERS);
@@ -287,6 +288,7 @@ archive_job(QueueFinish *finish, HeapTuple row, TupleDesc desc, const QueueSetti
 	new_null[ARCHIVE_RESULT - 1] = result == NULL;
 	if (result)
 		new[ARCHIVE_RESULT - 1] = *result;
+	COPY(ARCHIVE_PROGRESS, JOB_PROGRESS);
 	COPY(ARCHIVE_PAYLOAD, JOB_PAYLOAD);
 #undef COPY
 	add_row(finish, leaf, new, new_null);

@@ -277,7 +277,7 @@ bad_option(const char *key, const char *detail)
 			 errmsg("invalid option \"%s\"", key),
 			 errdetail("%s", detail),
 			 errhint("Options are backoff, backoff_base, backoff_max, backoff_jitter, "
-					 "visibility_timeout, keep_completed, keep_failed and unique_for.")));
+					 "visibility_timeout, job_timeout, keep_completed, keep_failed and unique_for.")));
 }
 
 static void
@@ -370,11 +370,16 @@ apply_options(Jsonb *jsonb, JobOptions *options)
 			options->keep_failed = option_usecs(key, &value, true);
 		else if (strcmp(key, "unique_for") == 0)
 			options->unique_for = option_usecs(key, &value, false);
-		else if (strcmp(key, "visibility_timeout") == 0)
+		else if (strcmp(key, "visibility_timeout") == 0 || strcmp(key, "job_timeout") == 0)
 		{
-			options->visibility_timeout = option_usecs(key, &value, false);
-			if (options->visibility_timeout == 0)
+			int64		timeout = option_usecs(key, &value, false);
+
+			if (timeout == 0)
 				bad_option(key, "It must be longer than nothing.");
+			if (strcmp(key, "job_timeout") == 0)
+				options->job_timeout = timeout;
+			else
+				options->visibility_timeout = timeout;
 		}
 		else
 			bad_option(key, "There is no option of that name.");
@@ -412,6 +417,7 @@ QueueJobOptions(HeapTuple tuple, TupleDesc desc, const QueueSettings *settings,
 	options->visibility_timeout = settings->visibility_timeout;
 	options->keep_completed = settings->keep_completed;
 	options->keep_failed = settings->keep_failed;
+	options->job_timeout = settings->job_timeout;
 
 	if (job_has(tuple, JOB_OPTIONS))
 	{

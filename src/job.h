@@ -25,8 +25,8 @@ enum
 	JOB_JOB_ID = 1, JOB_ORDER_AT, JOB_RUN_AT, JOB_ENQUEUED_AT, JOB_TAKEN_AT,
 	JOB_LEASE_EXPIRES_AT, JOB_LEASE_OWNER, JOB_QUEUE_ID, JOB_ATTEMPT,
 	JOB_ORDER_CLASS, JOB_PRIORITY, JOB_MAX_ATTEMPTS, JOB_STATE,
-	JOB_WORKER, JOB_BATCH_ID, JOB_GROUP_KEY, JOB_UNIQUE_KEY, JOB_SOURCE, JOB_HEADERS,
-	JOB_OPTIONS, JOB_ORIGIN, JOB_LAST_ERROR, JOB_PAYLOAD
+	JOB_WORKER, JOB_BATCH_ID, JOB_GROUP_KEY, JOB_LIMIT_KEY, JOB_UNIQUE_KEY,
+	JOB_SOURCE, JOB_HEADERS, JOB_OPTIONS, JOB_ORIGIN, JOB_LAST_ERROR, JOB_PROGRESS, JOB_PAYLOAD
 };
 #define JOB_NATTS	JOB_PAYLOAD
 
@@ -81,8 +81,8 @@ static inline bool
 job_is_plain(HeapTuple tuple)
 {
 	return !job_has(tuple, JOB_BATCH_ID) && !job_has(tuple, JOB_GROUP_KEY) &&
-		!job_has(tuple, JOB_UNIQUE_KEY) && !job_has(tuple, JOB_OPTIONS) &&
-		!job_has(tuple, JOB_ORIGIN);
+		!job_has(tuple, JOB_LIMIT_KEY) && !job_has(tuple, JOB_UNIQUE_KEY) &&
+		!job_has(tuple, JOB_OPTIONS) && !job_has(tuple, JOB_ORIGIN);
 }
 
 /* who the leases that this installation gives out belong to: the upper half */
@@ -154,6 +154,7 @@ typedef struct JobOptions
 	int64		visibility_timeout;
 	int64		keep_completed;
 	int64		keep_failed;
+	int64		job_timeout;	/* of the handler; 0: none */
 	int64		unique_for;		/* counts at the enqueue only */
 } JobOptions;
 

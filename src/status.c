@@ -31,18 +31,18 @@ QUEUE_FUNCTION(queue__hints);
 
 /* the columns that both functions return, from either kind of table */
 #define UNFINISHED_COLUMNS \
-	"SELECT j.job_id, q.queue_name, queue._state(j.state, j.lease_owner), null::jsonb," \
+	"SELECT j.job_id, q.queue_name, queue._state(j.state, j.lease_owner), j.progress, null::jsonb," \
 	" j.last_error, j.attempt, j.max_attempts::int, j.priority::int, j.worker, j.batch_id," \
-	" j.group_key, j.unique_key, j.source, j.headers, j.origin, j.payload, j.enqueued_at," \
+	" j.group_key, j.limit_key, j.unique_key, j.source, j.headers, j.origin, j.payload, j.enqueued_at," \
 	" CASE WHEN j.run_at = 'infinity' THEN j.order_at ELSE j.run_at END," \
 	" CASE WHEN j.attempt > 0 THEN j.taken_at END," \
 	" CASE WHEN queue._state(j.state, j.lease_owner) = 'active' THEN j.lease_expires_at END," \
 	" null::timestamptz, null::timestamptz" \
 	" FROM %s AS j JOIN queue.queue AS q ON q.queue_id = j.queue_id WHERE "
 #define FINISHED_COLUMNS \
-	"SELECT j.job_id, q.queue_name, queue._state(j.state, 0), j.result," \
+	"SELECT j.job_id, q.queue_name, queue._state(j.state, 0), j.progress, j.result," \
 	" j.error, j.attempt, j.max_attempts::int, j.priority::int, j.worker, j.batch_id," \
-	" j.group_key, j.unique_key, j.source, j.headers, j.origin, j.payload, j.enqueued_at, j.run_at," \
+	" j.group_key, j.limit_key, j.unique_key, j.source, j.headers, j.origin, j.payload, j.enqueued_at, j.run_at," \
 	" CASE WHEN j.attempt > 0 THEN j.taken_at END, null::timestamptz," \
 	" j.finished_at, j.expires_at" \
 	" FROM queue.job_archive AS j JOIN queue.queue AS q ON q.queue_id = j.queue_id WHERE "

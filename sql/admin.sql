@@ -14,14 +14,15 @@ FROM setting WHERE queue_name = 'plain' ORDER BY key;
 SELECT created_at BETWEEN now() - interval '1 min' AND clock_timestamp() AS now FROM queue.queue;
 
 -- all settings, and the limits of each
-SELECT queue.create_queue('least', 1, 'fixed', '0', '0', 0, '1us', -32768, '1us', 1, '0', '0',
-	null, null, null, 'none', null, '0');
+SELECT queue.create_queue('least', 1, 'fixed', '0', '0', 0, '1us', '1us', -32768, '1us', 1, 1, '1us', 1,
+	'0', '0', null, null, null, 'none', null, '0', 1, '{}');
 SELECT queue.create_queue('most', 32767, 'exponential', '100000 days', '100000 days', 1, '100000 days',
-	32767, '1000 days', 9223372036854775807, '1000 years', '1000 years', null, null, null, 'errors', null,
-	'100000 days');
+	'100000 days', 32767, '1000 days', 2147483647, 2147483647, '100000 days', 9223372036854775807,
+	'1000 years', '1000 years', null, null, null, 'errors', null, '100000 days', 2147483647,
+	ARRAY['22012', '40', 'XX000']);
 SELECT a.key, a.value AS least, b.value AS most
 FROM setting AS a JOIN setting AS b USING (key)
-WHERE a.queue_name = 'least' AND b.queue_name = 'most' AND key NOT IN ('owner', 'paused', 'mode', 'target_queue', 'handler', 'concurrency', 'min_workers')
+WHERE a.queue_name = 'least' AND b.queue_name = 'most' AND key NOT IN ('owner', 'paused', 'mode', 'target_queue', 'handler', 'concurrency', 'min_workers', 'processing', 'throttled_until')
 ORDER BY a.key;
 
 -- alter changes what is given, and nothing else
@@ -33,7 +34,7 @@ SELECT key, value FROM setting WHERE queue_name = 'plain' AND key <> 'owner' ORD
 
 -- reset, one by one, brings the defaults back
 SELECT key, queue.reset_queue_setting('plain', key)
-FROM setting WHERE queue_name = 'plain' AND key NOT IN ('owner', 'paused', 'mode', 'target_queue', 'handler', 'concurrency', 'min_workers') ORDER BY key;
+FROM setting WHERE queue_name = 'plain' AND key NOT IN ('owner', 'paused', 'mode', 'target_queue', 'handler', 'concurrency', 'min_workers', 'processing', 'throttled_until') ORDER BY key;
 SELECT queue.create_queue('default');
 SELECT a.* FROM setting AS a WHERE a.queue_name = 'plain'
 EXCEPT

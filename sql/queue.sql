@@ -643,6 +643,18 @@ AS 'MODULE_PATHNAME', 'queue_set_handler';
 COMMENT ON FUNCTION queue.set_handler IS
 	'names the function that runs the jobs of a queue, as its owner; null: none does';
 
+CREATE FUNCTION queue.start_processing(queue_name text = null) RETURNS void
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_start_processing';
+COMMENT ON FUNCTION queue.start_processing IS
+	'lets the server run the handler of a queue, or of all that the caller administers';
+
+CREATE FUNCTION queue.stop_processing(queue_name text = null) RETURNS void
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_stop_processing';
+COMMENT ON FUNCTION queue.stop_processing IS
+	'lets the server start no more jobs of a queue, or of all that the caller administers; those that run go on';
+
 CREATE FUNCTION queue.set_mode(queue_name text, mode text, target_queue text = null) RETURNS void
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'queue_set_mode';
@@ -760,6 +772,17 @@ LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 100
 AS 'MODULE_PATHNAME', 'queue_dequeue_batch';
 COMMENT ON FUNCTION queue.dequeue_batch IS
 	'takes up to batch_size jobs in order of priority and age, and holds them for the visibility timeout; waits for the first';
+
+CREATE FUNCTION queue.process_next(queue_name text) RETURNS TABLE (
+	job_id bigint,
+	state text,
+	result jsonb,
+	error text
+)
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 1
+AS 'MODULE_PATHNAME', 'queue_process_next';
+COMMENT ON FUNCTION queue.process_next IS
+	'takes the next job of a queue and runs the handler on it, in the caller''s transaction; no row if there is none';
 
 CREATE PROCEDURE queue.wait(queue_name text, timeout interval)
 LANGUAGE c

@@ -34,6 +34,8 @@ QUEUE_FUNCTION(queue_reset_queue_setting);
 QUEUE_FUNCTION(queue_drop_queue);
 QUEUE_FUNCTION(queue_pause_queue);
 QUEUE_FUNCTION(queue_resume_queue);
+QUEUE_FUNCTION(queue_start_processing);
+QUEUE_FUNCTION(queue_stop_processing);
 QUEUE_FUNCTION(queue_grant_queue);
 QUEUE_FUNCTION(queue_revoke_queue);
 
@@ -87,13 +89,15 @@ static const struct
 static const char *const enqueue_functions = "queue.enqueue, queue.enqueue_batch, queue.publish,"
 " queue.enqueue_trigger, queue.cancel, queue.create_batch, queue.close_batch, queue.batch_status";
 static const char *const dequeue_functions = "queue.dequeue_batch, queue.complete, queue.complete_many,"
-" queue.complete_and_dequeue, queue.fail, queue.fail_many, queue.extend, queue.release, queue.wait";
+" queue.complete_and_dequeue, queue.fail, queue.fail_many, queue.extend, queue.release, queue.wait,"
+" queue.process_next";
 static const char *const browse_functions = "queue.job_status, queue.list_jobs, queue.queue_stats,"
 " queue.batch_status, queue._may, queue._state";
 static const char *const admin_functions = "queue.alter_queue, queue.reset_queue_setting,"
 " queue.drop_queue, queue.pause_queue, queue.resume_queue, queue.purge_queue, queue.grant_queue,"
 " queue.revoke_queue, queue.requeue_failed, queue.retry_job, queue.redrive, queue.clean,"
-" queue.set_handler, queue.set_mode, queue.bind, queue.unbind";
+" queue.set_handler, queue.set_mode, queue.bind, queue.unbind, queue.start_processing,"
+" queue.stop_processing";
 static const char *const browse_tables = "queue.job, queue.job_finished, queue.queue, queue.privilege,"
 " queue.job_archive, queue.job_log, queue.binding, queue.batch_progress_view";
 
@@ -641,8 +645,9 @@ queue_drop_queue(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/* a setting that is true or false, of one queue or of all */
 static void
-set_paused(FunctionCallInfo fcinfo, bool paused)
+set_flag(FunctionCallInfo fcinfo, const char *name, bool flag)
 {
 	Oid			types[2] = {INT4OID, BOOLOID};
 	Datum		values[2];
@@ -666,10 +671,10 @@ set_paused(FunctionCallInfo fcinfo, bool paused)
 	foreach(lc, queues)
 	{
 		values[0] = Int32GetDatum(((QueueSettings *) lfirst(lc))->queue_id);
-		values[1] = BoolGetDatum(paused);
-		(void) QueueSpiExecute("UPDATE queue.queue SET paused = $2"
-							   " WHERE queue_id OPERATOR(pg_catalog.=) $1"
-							   " AND paused IS DISTINCT FROM $2",
+		values[1] = BoolGetDatum(flag);
+		(void) QueueSpiExecute(psprintf("UPDATE queue.queue SET %s = $2"
+										" WHERE queue_id OPERATOR(pg_catalog.=) $1"
+										" AND %s IS DISTINCT FROM $2", name, name),
 							   2, types, values, NULL);
 		QueueXactWakeAll(((QueueSettings *) lfirst(lc))->queue_id);
 	}
@@ -681,7 +686,7 @@ Datum
 queue_pause_queue(PG_FUNCTION_ARGS)
 {
 	QueueRequireWritable("queue.pause_queue()");
-	set_paused(fcinfo, true);
+	set_flag(fcinfo, "paused", true);
 	PG_RETURN_VOID();
 }
 
@@ -689,7 +694,23 @@ Datum
 queue_resume_queue(PG_FUNCTION_ARGS)
 {
 	QueueRequireWritable("queue.resume_queue()");
-	set_paused(fcinfo, false);
+	set_flag(fcinfo, "paused", false);
+	PG_RETURN_VOID();
+}
+
+Datum
+queue_start_processing(PG_FUNCTION_ARGS)
+{
+	QueueRequireWritable("queue.start_processing()");
+	set_flag(fcinfo, "processing", true);
+	PG_RETURN_VOID();
+}
+
+Datum
+queue_stop_processing(PG_FUNCTION_ARGS)
+{
+	QueueRequireWritable("queue.stop_processing()");
+	set_flag(fcinfo, "processing", false);
 	PG_RETURN_VOID();
 }
 

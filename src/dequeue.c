@@ -50,6 +50,7 @@
 #include "dequeue.h"
 #include "group.h"
 #include "internal.h"
+#include "mark.h"
 #include "settle.h"
 #include "wait.h"
 
@@ -79,6 +80,7 @@ typedef struct Taker
 	bool		only_look;		/* find out whether there is one to take */
 	bool		spare_xid;		/* we may wait without a transaction id */
 	uint32		session;		/* to bind leases to; 0: none */
+	ExecutorClaim *claims;		/* what an executor gets, else NULL */
 	int			want;
 	int			got;
 	bool		took_over;		/* a lease of somebody else */
@@ -113,6 +115,11 @@ emit(Taker *taker, HeapTuple row)
 	bool		tail_nulls[JOB_TAIL];
 
 	Assert(job->state == JOB_ACTIVE);
+	if (taker->claims)
+	{
+		taker->claims[taker->got++] = (ExecutorClaim) {job->job_id, job->attempt};
+		return;
+	}
 	QueueJobTail(row, tail, tail_nulls);
 #define TAIL(to, from) \
 	(values[to] = tail[(from) - JOB_STATE - 1], nulls[to] = tail_nulls[(from) - JOB_STATE - 1])
@@ -141,7 +148,7 @@ form_taken(Taker *taker, HeapTuple row)
 	HeapTuple	copy;
 	int64		timeout = taker->visibility_timeout;
 
-	if (timeout == 0)
+	if (timeout == 0 && taker->claims == NULL)
 	{
 		QueueJobOptions(row, desc, &taker->settings, &options);
 		timeout = options.visibility_timeout;
@@ -159,8 +166,8 @@ form_taken(Taker *taker, HeapTuple row)
 	}
 	else
 		copy = heap_copytuple(row);
-	QueueJobTake(JOB_HEAD(copy), taker->now, QueueTimeAfter(taker->now, timeout),
-				 taker->session);
+	QueueJobTake(JOB_HEAD(copy), taker->now,
+				 timeout == 0 ? DT_NOEND : QueueTimeAfter(taker->now, timeout), taker->session);
 	return copy;
 }
 
@@ -218,6 +225,7 @@ take_live(Taker *taker, HeapTuple row, ItemPointer tid)
 	JobHead		before = *job;
 	ItemPointerData root = *tid;	/* unless the row is heap-only */
 	bool		active = job_is_active(job);
+	bool		begun;			/* its last attempt */
 	HeapTuple	copy;
 
 	if (job_is_held(job, taker->now))
@@ -232,7 +240,8 @@ take_live(Taker *taker, HeapTuple row, ItemPointer tid)
 		taker->got++;
 		return true;
 	}
-	if (active && job->attempt >= job->max_attempts)
+	begun = active && (!job_is_reserved(job) || QueueMarkFind(job));
+	if (begun && job->attempt >= job->max_attempts)
 	{
 		copy = heap_copytuple(row);
 		if (QueueStoreDelete(&taker->live, tid, &before, taker->slot, false, false) == TM_Ok)
@@ -245,6 +254,9 @@ take_live(Taker *taker, HeapTuple row, ItemPointer tid)
 	}
 
 	copy = form_taken(taker, row);
+	/* what an executor has claimed, and not started, was no attempt */
+	if (active && !begun)
+		JOB_HEAD(copy)->attempt--;
 	if (QueueStoreUpdate(&taker->live, tid, &before, taker->slot, copy, false) != TM_Ok)
 		return false;
 	hint_add_leases(&taker->taken, job_lease(JOB_HEAD(copy)));
@@ -252,14 +264,14 @@ take_live(Taker *taker, HeapTuple row, ItemPointer tid)
 		QueueStoreRemember(before.job_id, &copy->t_self);
 	else if (!HeapTupleIsHeapOnly(row))
 		QueueStoreRemember(before.job_id, &root);
-	if (active)
+	if (begun)
 	{
 		/* the old version, with the attempt and the worker that stalled */
 		(void) log_stalled(taker_finish(taker), row, desc, &taker->settings, taker->now,
 						   "taken over");
 		taker->took_over = true;
 	}
-	else
+	else if (!active)
 	{
 		QueueXactCount(taker->slot, QueueJobCount(QueueJobState(&before)), -1);
 		QueueXactCount(taker->slot, COUNT_ACTIVE, 1);
@@ -276,7 +288,7 @@ take_live(Taker *taker, HeapTuple row, ItemPointer tid)
 static void
 raise_behind(Taker *taker, HintLook *look, HintKey seen)
 {
-	if (look->slot && taker->held.expiry != PG_INT64_MAX)
+	if (look->slot && hint_has_leases(taker->held))
 		QueueHintNoteLeases(look->slot, taker->held);
 	QueueHintRaise(look, seen);
 }
@@ -366,7 +378,7 @@ take_class(Taker *taker, HintSlot *hint, int order_class)
 	QueueHintLookEnd(&look);
 	QueueScanEnd(&scan);
 	QueueReleaseSnapshot(snapshot);
-	if (taker->taken.expiry != PG_INT64_MAX)
+	if (hint_has_leases(taker->taken))
 		QueueXactNoteLeases(hint, taker->taken);
 }
 
@@ -716,6 +728,28 @@ take_or_wait(Taker *taker)
 			break;
 	}
 	QueueWaitEnd(served);
+}
+
+int
+QueueTakeForExecutor(const QueueSettings *settings, int want, ExecutorClaim *claims)
+{
+	Taker		taker = {.settings = *settings, .want = want, .claims = claims};
+
+	taker.session = QueueSessionNumber();
+	taker.worker = cstring_to_text(psprintf("executor %d", MyProcPid));
+	take(&taker);
+	return taker.got;
+}
+
+HeapTuple
+QueueTakeOne(const QueueSettings *settings)
+{
+	ExecutorClaim claim;
+	Taker		taker = {.settings = *settings, .want = 1, .claims = &claim};
+
+	taker.visibility_timeout = settings->visibility_timeout;
+	take(&taker);
+	return taker.got > 0 ? QueueHeldJob(claim.job_id, claim.attempt) : NULL;
 }
 
 Datum

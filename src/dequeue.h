@@ -8,6 +8,7 @@
 #ifndef QUEUE_DEQUEUE_H
 #define QUEUE_DEQUEUE_H
 
+#include "executor.h"
 #include "finish.h"
 
 /*
@@ -15,6 +16,15 @@
  * Returns how many; *next_due is when the next one is due, as far as known.
  */
 extern int	QueueMoveDue(const QueueSettings *settings, int limit, TimestampTz *next_due);
+
+/*
+ * Take up to want jobs for the executor that calls.  The leases end with the
+ * process; what is taken is not charged as an attempt before it is started.
+ */
+extern int	QueueTakeForExecutor(const QueueSettings *settings, int want, ExecutorClaim *claims);
+
+/* take one job in the caller's transaction: a copy of its row, or NULL */
+extern HeapTuple QueueTakeOne(const QueueSettings *settings);
 
 /* find out which classes of a queue the index holds, and give each a hint */
 extern void QueueLearnClasses(QueueStore *live, QueueSlot *slot);

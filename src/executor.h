@@ -12,8 +12,6 @@
 #ifndef QUEUE_EXECUTOR_H
 #define QUEUE_EXECUTOR_H
 
-#include "storage/itemptr.h"
-
 #include "shared.h"
 
 #define EXECUTOR_CLAIMS		64	/* jobs that one may hold at once */
@@ -32,7 +30,6 @@ typedef struct ExecutorClaim
 {
 	int64		job_id;
 	int32		attempt;
-	ItemPointerData tid;
 } ExecutorClaim;
 
 typedef struct QueueExecutor
@@ -47,6 +44,7 @@ typedef struct QueueExecutor
 	uint32		session;		/* its leases bear this number */
 	TimestampTz started_at;
 	bool		leave;			/* asked to end when its job is done */
+	bool		woken;			/* while idle: there is a job */
 
 	/* the claims that it holds, all of one queue; next: not started yet */
 	bool		revoked;		/* no more of them may be started */
@@ -59,6 +57,7 @@ typedef struct QueueExecutor
 	int64		job_id;
 	int32		attempt;
 	TimestampTz job_started_at;
+	bool		timed_out;
 
 	/* since it was started */
 	uint64		done;

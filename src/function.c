@@ -40,7 +40,9 @@
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "mb/pg_wchar.h"
 #include "utils/acl.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/catcache.h"
 #include "utils/guc.h"
@@ -379,6 +381,8 @@ QueueFunctionOpen(QueueFunction *function, QueueFunctionKind kind, const QueueSe
 	memset(function, 0, sizeof(*function));
 	function->kind = kind;
 	function->name = check_function(&parsed, oid, &argument, &function->result_type);
+	function->search_path = psprintf("pg_catalog, %s, pg_temp",
+									 quote_identifier(get_namespace_name(get_func_namespace(oid))));
 	function->queue_name = pstrdup(settings->name);
 	function->owner = settings->owner;
 	function->takes_context = argument != JSONBOID;
@@ -398,14 +402,15 @@ QueueFunctionEnter(QueueFunction *function)
 {
 	int			context = SECURITY_LOCAL_USERID_CHANGE;
 
-	if (function->kind == FUNCTION_VALIDATOR || !owner_is_trusted(function->owner))
+	if (function->kind == FUNCTION_VALIDATOR ||
+		(!function->own_session && !owner_is_trusted(function->owner)))
 		context |= SECURITY_RESTRICTED_OPERATION;
 	GetUserIdAndSecContext(&function->save_user, &function->save_context);
 	SetUserIdAndSecContext(function->owner, function->save_context | context);
 
 	/* as core does in ANALYZE and the like; workers have row_security off */
 	function->save_nest_level = NewGUCNestLevel();
-	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
+	(void) set_config_option("search_path", function->search_path, PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
 	(void) set_config_option("row_security", "on", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
@@ -531,4 +536,62 @@ QueueFunctionRun(QueueFunction *function, HeapTuple row, TupleDesc desc, bool *n
 	result = result_as_jsonb(function, result);
 	QueueCheckJsonbSize(result, "result", 0);
 	return result;
+}
+
+/* ---------------------------------------------------------------------
+ * Errors
+ * --------------------------------------------------------------------- */
+
+#define PART_MAX	8192		/* bytes of each part that are kept */
+
+static void
+append_part(StringInfo text, const char *label, const char *part)
+{
+	if (part == NULL || *part == '\0')
+		return;
+	appendStringInfo(text, "%s%s", text->len > 0 ? "\n" : "", label);
+	appendBinaryStringInfo(text, part, pg_mbcliplen(part, strlen(part), PART_MAX));
+}
+
+/* the message comes first, so that errors can be searched and grouped by it */
+text *
+QueueErrorText(const ErrorData *error)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	append_part(&buf, "", error->message ? error->message : "unknown error");
+	appendStringInfo(&buf, " (SQLSTATE %s)", unpack_sql_state(error->sqlerrcode));
+	append_part(&buf, "DETAIL: ", error->detail);
+	append_part(&buf, "HINT: ", error->hint);
+	append_part(&buf, "CONTEXT: ", error->context);
+	return cstring_to_text_with_len(buf.data, buf.len);
+}
+
+bool
+QueueErrorIsFinal(const QueueSettings *settings, int sqlerrcode)
+{
+	const char *code = unpack_sql_state(sqlerrcode);
+	Datum		setting;
+	bool		null;
+	Datum	   *codes;
+	bool	   *nulls;
+	int			count;
+
+	if (!settings->has_no_retry)
+		return false;
+	setting = QueueSettingRead(settings->queue_id, SETTING_NO_RETRY_SQLSTATES, &null);
+	if (null)
+		return false;
+	deconstruct_array(DatumGetArrayTypeP(setting), TEXTOID, -1, false, TYPALIGN_INT,
+					  &codes, &nulls, &count);
+	for (int i = 0; i < count; i++)
+	{
+		const char *listed = TextDatumGetCString(codes[i]);
+
+		/* a class is the first two characters */
+		if (strncmp(listed, code, strlen(listed)) == 0)
+			return true;
+	}
+	return false;
 }

@@ -35,11 +35,13 @@ typedef struct QueueFunction
 {
 	QueueFunctionKind kind;
 	char	   *name;			/* schema.name(argument type) */
+	char	   *search_path;	/* while it runs */
 	char	   *queue_name;
 	Oid			owner;			/* of the queue */
 	FmgrInfo	flinfo;
 	bool		takes_context;	/* queue.job_context, else the payload */
 	Oid			result_type;
+	bool		own_session;	/* nothing of the session is anybody else's */
 
 	/* from Enter to Leave */
 	Oid			save_user;
@@ -64,5 +66,11 @@ extern void QueueFunctionLeave(QueueFunction *function);
 
 /* all of it for one job, with its result as jsonb, or null */
 extern Datum QueueFunctionRun(QueueFunction *function, HeapTuple row, TupleDesc desc, bool *null);
+
+/* what is kept of an error that a handler has raised */
+extern text *QueueErrorText(const ErrorData *error);
+
+/* is it one after which the queue does not want the job to be retried? */
+extern bool QueueErrorIsFinal(const QueueSettings *settings, int sqlerrcode);
 
 #endif							/* QUEUE_FUNCTION_H */

@@ -106,6 +106,16 @@ job_is_active(const JobHead *job)
 		job->lease_owner - job_session(job) == QueueLeaseOwner();
 }
 
+/*
+ * Does an executor hold it?  Its lease has no end but that of the process, and
+ * whether the attempt has begun is told by its mark: see mark.c.
+ */
+static inline bool
+job_is_reserved(const JobHead *job)
+{
+	return job_is_active(job) && job->lease_expires_at == DT_NOEND;
+}
+
 /* is it nobody else's to take? */
 static inline bool
 job_is_held(const JobHead *job, TimestampTz now)

@@ -42,6 +42,7 @@
 
 #include "compat.h"
 #include "launcher.h"
+#include "pool.h"
 #include "wait.h"
 #include "worker.h"
 
@@ -153,6 +154,7 @@ QueueLauncherHold(Oid database_id)
 			}
 		}
 		LWLockRelease(Shared->lock);
+		gone &= QueuePoolLeave(database_id);
 		if (gone || GetCurrentTimestamp() > give_up)
 			return;
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 5,

@@ -53,6 +53,8 @@
 #include "group.h"
 #include "internal.h"
 #include "launcher.h"
+#include "mark.h"
+#include "pool.h"
 #include "ring.h"
 #include "stats.h"
 #include "wait.h"
@@ -190,7 +192,8 @@ sweep_class(const QueueSettings *settings, QueueSlot *slot, HintSlot *hint, bool
 		}
 		found++;
 		hint_add_lease(&seen, PG_INT64_MAX, key);
-		if (job->attempt < job->max_attempts)
+		if (job->attempt < job->max_attempts ||
+			(job_is_reserved(job) && !QueueMarkFind(job)))
 		{
 			note_job(slot, hint, key);
 			continue;
@@ -960,7 +963,7 @@ queue_maintenance_main(Datum main_arg)
 				tidied_at = 0;
 	MemoryContext context;
 
-	QueueWorkerConnect(DatumGetObjectId(main_arg));
+	QueueWorkerConnect(DatumGetObjectId(main_arg), true);
 	entry = QueueLauncherAttach(MyDatabaseId);
 	if (entry == NULL)
 		proc_exit(0);
@@ -1004,6 +1007,7 @@ queue_maintenance_main(Datum main_arg)
 		move_due(installation, &wake_at);
 		check_blocked(installation, &wake_at);
 		sweep_leases(installation, &wake_at);
+		QueuePoolManage(installation, queue_of_slot, &wake_at);
 		wake_next(installation);
 		look_at_batches(installation, &wake_at);
 		if (every(&rings_at, RING_EVERY_MS, now))
@@ -1027,7 +1031,7 @@ queue_vacuum_main(Datum main_arg)
 	VacuumStmt *stmt;
 	const QueueCatalog *cat;
 
-	QueueWorkerConnect(DatumGetObjectId(main_arg));
+	QueueWorkerConnect(DatumGetObjectId(main_arg), true);
 	QueueWorkerBegin("looking for the extension");
 	cat = QueueCatalogGet(true);
 	QueueWorkerCommit();

@@ -138,6 +138,7 @@ update_queue(const char *assignments, int nargs, Oid *types, Datum *values, cons
 									" WHERE queue_id OPERATOR(pg_catalog.=) $1", assignments),
 						   nargs, types, values, nulls);
 	QueueCatalogInvalidate();
+	QueueXactWakeAll(DatumGetInt32(values[0]));
 	CommandCounterIncrement();
 	QueueSpiFinish();
 }

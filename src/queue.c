@@ -28,6 +28,7 @@
 #include "compat.h"
 #include "internal.h"
 #include "launcher.h"
+#include "pool.h"
 #include "stats.h"
 #include "xact.h"
 
@@ -98,6 +99,15 @@ define_settings(void)
 							"Its snapshot is held meanwhile, so vacuum removes nothing that is newer.",
 							&queue_max_wait, 60000, 0, 24 * 60 * 60 * 1000,
 							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("queue.max_executors",
+							"Sets the maximum number of workers in a database that run handlers.",
+							"They count against max_worker_processes.",
+							&queue_max_executors, 4, 0, 1024,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("queue.executor_idle_timeout",
+							"Sets how long a worker that runs handlers is kept without a job.",
+							NULL, &queue_executor_idle_timeout, 10000, 10, 24 * 60 * 60 * 1000,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 #if PG_VERSION_NUM >= 150000
 	MarkGUCPrefixReserved("queue");
 #else

@@ -67,8 +67,8 @@ typedef struct Settler
 	int64		dead;			/* row versions */
 
 	/* arguments of the verbs */
-	Datum	   *result;			/* complete */
-	Datum	   *error;			/* fail */
+	const Datum *result;		/* complete */
+	const Datum *error;			/* fail */
 	bool		retry;
 	bool		has_delay;		/* fail: retry_in was given */
 	int64		delay;			/* fail, release */
@@ -221,6 +221,9 @@ extend_row(Settler *settler, HeapTuple row, ItemPointer tid, const JobHead *befo
 {
 	HeapTuple	copy = heap_copytuple(row);
 
+	/* the lease of an executor does not run out */
+	if (job_is_reserved(before))
+		settler->expires_at = before->lease_expires_at;
 	JOB_HEAD(copy)->lease_expires_at = settler->expires_at;
 	QueueXactNoteLeases(QueueStoreHint(&settler->live, before, settler->slot, true),
 						job_lease(JOB_HEAD(copy)));
@@ -389,6 +392,82 @@ QueueCompleteMany(ArrayType *job_ids, ArrayType *attempts)
 	return settler.settled;
 }
 
+/* an error text, cut where it is too long to be kept in the row */
+static Datum
+cut_error(text *error)
+{
+	int			length = VARSIZE_ANY_EXHDR(error);
+
+	if (length > QUEUE_ERROR_MAX)
+		length = pg_mbcliplen(VARDATA_ANY(error), length, QUEUE_ERROR_MAX);
+	return PointerGetDatum(cstring_to_text_with_len(VARDATA_ANY(error), length));
+}
+
+HeapTuple
+QueueHeldJob(int64 job_id, int32 attempt)
+{
+	QueueStore	live;
+	Snapshot	snapshot;
+	QueueWalk	walk;
+	ItemPointerData tid;
+	HeapTuple	row;
+
+	CommandCounterIncrement();
+	QueueStoreOpen(&live, false);
+	snapshot = QueueFreshSnapshot();
+	QueueWalkBegin(&walk, &live, snapshot);
+	row = QueueWalkTo(&walk, job_id, &tid);
+	if (row && job_is_active(JOB_HEAD(row)) && JOB_HEAD(row)->attempt == attempt)
+		row = heap_copytuple(row);
+	else
+		row = NULL;
+	QueueWalkEnd(&walk);
+	QueueReleaseSnapshot(snapshot);
+	QueueStoreClose(&live);
+	return row;
+}
+
+bool
+QueueHeldComplete(int64 job_id, int32 attempt, const Datum *result)
+{
+	Settler		settler;
+	Held		held = {job_id, attempt};
+
+	settler_begin(&settler, VERB_COMPLETE);
+	settler.result = result;
+	settle_held(&settler, &held, 1);
+	settler_end(&settler);
+	return settler.settled == 1;
+}
+
+bool
+QueueHeldFail(int64 job_id, int32 attempt, text *error, bool retry, JobState *state)
+{
+	Settler		settler;
+	Held		held = {job_id, attempt};
+	Datum		cut = cut_error(error);
+
+	settler_begin(&settler, VERB_FAIL);
+	settler.error = &cut;
+	settler.retry = retry;
+	settle_held(&settler, &held, 1);
+	settler_end(&settler);
+	*state = settler.state;
+	return settler.settled == 1;
+}
+
+bool
+QueueHeldRelease(int64 job_id, int32 attempt)
+{
+	Settler		settler;
+	Held		held = {job_id, attempt};
+
+	settler_begin(&settler, VERB_RELEASE);
+	settle_held(&settler, &held, 1);
+	settler_end(&settler);
+	return settler.settled == 1;
+}
+
 /* one job by its first argument, with the attempt at another; false: no job */
 static bool
 one_held(FunctionCallInfo fcinfo, int attempt_arg, Held *held)
@@ -403,17 +482,6 @@ one_held(FunctionCallInfo fcinfo, int attempt_arg, Held *held)
 		return held->attempt > 0;
 	}
 	return true;
-}
-
-/* an error text, cut where it is too long to be kept in the row */
-static Datum
-cut_error(text *error)
-{
-	int			length = VARSIZE_ANY_EXHDR(error);
-
-	if (length > QUEUE_ERROR_MAX)
-		length = pg_mbcliplen(VARDATA_ANY(error), length, QUEUE_ERROR_MAX);
-	return PointerGetDatum(cstring_to_text_with_len(VARDATA_ANY(error), length));
 }
 
 Datum

@@ -8,9 +8,21 @@
 #ifndef QUEUE_SETTLE_H
 #define QUEUE_SETTLE_H
 
+#include "access/htup.h"
 #include "utils/array.h"
+
+#include "queue.h"
 
 /* complete the jobs that are held; attempts may be NULL: not fenced */
 extern int64 QueueCompleteMany(ArrayType *job_ids, ArrayType *attempts);
+
+/*
+ * For those who run a job inside the server, about one attempt of it.  A job
+ * that is not held, in that attempt, is an answer: NULL, false.
+ */
+extern HeapTuple QueueHeldJob(int64 job_id, int32 attempt);
+extern bool QueueHeldComplete(int64 job_id, int32 attempt, const Datum *result);
+extern bool QueueHeldFail(int64 job_id, int32 attempt, text *error, bool retry, JobState *state);
+extern bool QueueHeldRelease(int64 job_id, int32 attempt);
 
 #endif							/* QUEUE_SETTLE_H */

@@ -33,6 +33,8 @@
 #include "storage/shmem.h"
 
 #include "compat.h"
+#include "executor.h"
+#include "mark.h"
 #include "shared.h"
 
 QueueShared *Shared;
@@ -85,6 +87,8 @@ shared_size(void)
 	size = add_size(size, mul_size(mul_size(queue_max_databases, QueueMaxSnapshotXids()),
 								   sizeof(TransactionId)));
 	size = add_size(size, mul_size(QueueMaxSnapshotXids(), sizeof(QueueBackend)));
+	size = add_size(size, mul_size(max_worker_processes, sizeof(QueueExecutor)));
+	size = add_size(size, mul_size(max_worker_processes, sizeof(QueueMark)));
 	return add_size(size, 16 * MAXIMUM_ALIGNOF);
 }
 
@@ -133,6 +137,9 @@ startup_shared(void)
 	/* ordinary processes come first in the server's array, and bear its numbers */
 	queue_num_backends = QueueMaxSnapshotXids();
 	QueueBackends = carve(&at, sizeof(QueueBackend) * queue_num_backends);
+	queue_num_executors = max_worker_processes;
+	QueueExecutors = carve(&at, sizeof(QueueExecutor) * queue_num_executors);
+	QueueMarks = carve(&at, sizeof(QueueMark) * queue_num_executors);
 	if (!found)
 	{
 		Shared->lock = &Locks[0].lock;
@@ -147,6 +154,9 @@ startup_shared(void)
 			pg_atomic_init_u64(&installation->dead, 0);
 			pg_atomic_init_u32(&installation->recount, 0);
 			pg_atomic_init_u32(&installation->batches, 0);
+			pg_atomic_init_u32(&installation->idle, 0);
+			pg_atomic_init_u32(&installation->grow, 0);
+			pg_atomic_init_u32(&installation->served_generation, 0);
 			SpinLockInit(&installation->check_mutex);
 			pg_atomic_init_u32(&installation->session_ended, 0);
 			for (int r = 0; r < 2; r++)
@@ -167,6 +177,8 @@ startup_shared(void)
 			pg_atomic_init_u32(&slot->waiters, 0);
 			SpinLockInit(&slot->wait_mutex);
 			slot->first_waiter = slot->last_waiter = -1;
+			pg_atomic_init_u32(&slot->running, 0);
+			pg_atomic_init_u32(&slot->ready, 0);
 			for (int c = 0; c < NUM_COUNTS; c++)
 				pg_atomic_init_u64(&slot->count[c], 0);
 		}
@@ -177,6 +189,9 @@ startup_shared(void)
 		}
 		for (int i = 0; i < queue_num_backends; i++)
 			pg_atomic_init_u32(&QueueBackends[i].session, 0);
+		for (int i = 0; i < queue_num_executors; i++)
+			SpinLockInit(&QueueExecutors[i].mutex);
+		QueueMarksRead();
 	}
 	LWLockRelease(AddinShmemInitLock);
 }
@@ -359,6 +374,8 @@ make_slot(int installation, int32 queue_id)
 			continue;
 		Assert(slot->first_hint == -1);
 		slot->classes_known = false;
+		slot->served = InvalidOid;
+		pg_atomic_write_u32(&slot->ready, 0);
 		pg_atomic_write_u32(&slot->dependents, 1);	/* nobody knows */
 		for (int c = 0; c < NUM_COUNTS; c++)
 			pg_atomic_write_u64(&slot->count[c], 0);

@@ -62,6 +62,13 @@ typedef struct HintLeases
 #define HINT_NO_LEASES		((HintLeases) {PG_INT64_MAX, HINT_KEY_MIN, false})
 #define HINT_ANY_LEASES		((HintLeases) {PG_INT64_MIN, HINT_KEY_MAX, true})
 
+/* is there any? */
+static inline bool
+hint_has_leases(HintLeases leases)
+{
+	return leases.expiry != PG_INT64_MAX || leases.bound;
+}
+
 static inline void
 hint_add_lease(HintLeases *leases, TimestampTz expires_at, HintKey key)
 {
@@ -116,6 +123,13 @@ typedef struct QueueSlot
 	int			first_waiter;	/* numbers of processes, or -1 */
 	int			last_waiter;
 	uint64		arrivals;		/* counts them */
+
+	/* executors that run its jobs; see pool.c */
+	Oid			served;			/* the owner whose executors do, or invalid */
+	int			concurrency;	/* how many may at once */
+	int			min_workers;	/* how many are kept for it */
+	pg_atomic_uint32 running;	/* how many do */
+	pg_atomic_uint32 ready;		/* there may be a job for them */
 } QueueSlot;
 
 typedef enum WaitState
@@ -151,6 +165,11 @@ typedef struct Installation
 	bool		incomplete;		/* some queue got no slot; Shared->lock */
 	pg_atomic_uint32 batches;	/* 1: jobs of batches have ended, look at them;
 								 * 2: one was closed, look at once */
+
+	/* see pool.c */
+	pg_atomic_uint32 idle;		/* executors that wait for a job */
+	pg_atomic_uint32 grow;		/* there is a job, but no executor for it */
+	pg_atomic_uint32 served_generation; /* counts changes of which queues are served */
 
 	/* blocked jobs that the maintenance worker is to look at; see group.c */
 	slock_t		check_mutex;	/* guards the next three */

@@ -70,6 +70,7 @@
 
 #include "compat.h"
 #include "job.h"
+#include "pool.h"
 #include "wait.h"
 #include "xact.h"
 
@@ -210,6 +211,8 @@ QueueWaitWakeListed(QueueSlot *slot, int64 jobs)
 	/* who arrives from here on will look */
 	uint32		most = pg_atomic_read_u32(&slot->waiters);
 
+	if (OidIsValid(slot->served) && jobs > 0)
+		QueuePoolWake(slot, jobs);
 	for (; jobs > 0 && most > 0; most--)
 	{
 		int			number;

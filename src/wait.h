@@ -68,6 +68,13 @@ QueueHasWaiters(QueueSlot *slot)
 	return pg_atomic_read_u32(&slot->waiters) != 0;
 }
 
+/* does anybody want to hear of its jobs: waiters, or executors? */
+static inline bool
+QueueHasTakers(QueueSlot *slot)
+{
+	return QueueHasWaiters(slot) || OidIsValid(slot->served);
+}
+
 /* wake takers enough for so many jobs; QueueWaitWakeListed() is its second half */
 extern void QueueWaitWakeListed(QueueSlot *slot, int64 jobs);
 
@@ -75,7 +82,7 @@ static inline void
 QueueWaitWake(QueueSlot *slot, int64 jobs)
 {
 	pg_memory_barrier();		/* first the note, then the list: see wait.c */
-	if (unlikely(QueueHasWaiters(slot)))
+	if (unlikely(QueueHasTakers(slot)))
 		QueueWaitWakeListed(slot, jobs);
 }
 

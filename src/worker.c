@@ -26,7 +26,7 @@
 #include "worker.h"
 
 void
-QueueWorkerConnect(Oid database_id)
+QueueWorkerConnect(Oid database_id, bool async_commit)
 {
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
@@ -43,7 +43,8 @@ QueueWorkerConnect(Oid database_id)
 	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("row_security", "off", PGC_SUSET, PGC_S_OVERRIDE);
 	/* what a crash undoes is simply done again */
-	SetConfigOption("synchronous_commit", "off", PGC_SUSET, PGC_S_OVERRIDE);
+	if (async_commit)
+		SetConfigOption("synchronous_commit", "off", PGC_SUSET, PGC_S_OVERRIDE);
 }
 
 void
@@ -65,6 +66,13 @@ QueueWorkerCommit(void)
 }
 
 void
+QueueWorkerReload(void)
+{
+	ConfigReloadPending = false;
+	ProcessConfigFile(PGC_SIGHUP);
+}
+
+void
 QueueWorkerWait(long timeout_ms)
 {
 	static uint32 wait_event = 0;
@@ -76,10 +84,7 @@ QueueWorkerWait(long timeout_ms)
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
 	if (ConfigReloadPending)
-	{
-		ConfigReloadPending = false;
-		ProcessConfigFile(PGC_SIGHUP);
-	}
+		QueueWorkerReload();
 }
 
 void

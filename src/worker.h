@@ -12,10 +12,13 @@
 #include "utils/timestamp.h"
 
 /* connect to a database and set what a worker must not inherit */
-extern void QueueWorkerConnect(Oid database_id);
+extern void QueueWorkerConnect(Oid database_id, bool async_commit);
 
 extern void QueueWorkerBegin(const char *activity);
 extern void QueueWorkerCommit(void);
+
+/* read the configuration files anew */
+extern void QueueWorkerReload(void);
 
 /* sleep until woken, or so many milliseconds; serves interrupts and reloads */
 extern void QueueWorkerWait(long timeout_ms);

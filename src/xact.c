@@ -42,6 +42,7 @@
 #include "group.h"
 #include "internal.h"
 #include "launcher.h"
+#include "pool.h"
 #include "stats.h"
 #include "wait.h"
 #include "xact.h"
@@ -375,7 +376,7 @@ wake_maintenance(const HintSlot *hint, int64 at)
 static void
 tell_commit(const PendingHint *pending)
 {
-	if (pending->leases.expiry != PG_INT64_MAX)
+	if (hint_has_leases(pending->leases))
 	{
 		QueueHintNoteLeases(pending->hint, pending->leases);
 		wake_maintenance(pending->hint, pending->leases.expiry);
@@ -437,11 +438,12 @@ wake_takers(bool commit, SubTransactionId subid)
 	{
 		QueueSlot  *slot = pins[i].slot;
 
-		if (likely(!QueueHasWaiters(slot)))
-			continue;
 		if (commit && pins[i].wake_all)
-			QueueWaitWakeListed(slot, PG_INT64_MAX);
-		else
+		{
+			QueueWaitWakeAll(slot);
+			QueuePoolSettingsChanged(slot);
+		}
+		else if (unlikely(QueueHasTakers(slot)))
 			QueueWaitWakeListed(slot, claimable_jobs(slot, commit, subid));
 	}
 }

@@ -228,7 +228,7 @@ take_live(Taker *taker, HeapTuple row, ItemPointer tid)
 	bool		begun;			/* its last attempt */
 	HeapTuple	copy;
 
-	if (job_is_held(job, taker->now))
+	if (job_is_held(job, taker->now) || QueueMarkPending(job))
 	{
 		hint_add_leases(&taker->held, job_lease(job));
 		return false;

@@ -185,7 +185,7 @@ sweep_class(const QueueSettings *settings, QueueSlot *slot, HintSlot *hint, bool
 				note_job(slot, hint, key);
 			continue;
 		}
-		if (job_is_held(job, now))
+		if (job_is_held(job, now) || QueueMarkPending(job))
 		{
 			hint_add_leases(&seen, job_lease(job));
 			continue;
@@ -1006,8 +1006,8 @@ queue_maintenance_main(Datum main_arg)
 		QueueWorkerCommit();
 		move_due(installation, &wake_at);
 		check_blocked(installation, &wake_at);
-		sweep_leases(installation, &wake_at);
 		QueuePoolManage(installation, queue_of_slot, &wake_at);
+		sweep_leases(installation, &wake_at);
 		wake_next(installation);
 		look_at_batches(installation, &wake_at);
 		if (every(&rings_at, RING_EVERY_MS, now))

@@ -176,3 +176,14 @@ QueueMarkFind(const JobHead *job)
 	LWLockRelease(Shared->lock);
 	return found;
 }
+
+bool
+QueueMarkPending(const JobHead *job)
+{
+	Installation *installation;
+
+	if (!job_is_reserved(job))
+		return false;
+	installation = QueueInstallation(QueueCatalogGet(false)->live);
+	return installation && installation->maintenance && QueueMarkFind(job);
+}

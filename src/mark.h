@@ -37,4 +37,10 @@ extern void QueueMarkClear(int executor);
  */
 extern bool QueueMarkFind(const JobHead *job);
 
+/*
+ * The same, and will the maintenance worker see to it?  Then nobody else need,
+ * and it knows better what to say.  It notes the job when it has.
+ */
+extern bool QueueMarkPending(const JobHead *job);
+
 #endif							/* QUEUE_MARK_H */

@@ -385,6 +385,17 @@ slot_settings(const Installation *installation, int i, const QueueSettings *cons
 	return settings[i];
 }
 
+/* executors wait for these: they may have been woken when there was none */
+static void
+wake_ready(Installation *installation)
+{
+	for (int i = 0; i < queue_max_queues; i++)
+		if (QueueSlots[i].installation == installation - Installations &&
+			OidIsValid(QueueSlots[i].served) && pg_atomic_read_u32(&installation->idle) > 0 &&
+			pg_atomic_read_u32(&QueueSlots[i].ready) != 0)
+			QueuePoolWake(&QueueSlots[i], 1);
+}
+
 static void
 serve_queues(Installation *installation, const QueueSettings *const *settings)
 {
@@ -407,16 +418,16 @@ serve_queues(Installation *installation, const QueueSettings *const *settings)
 		slot->concurrency = queue->concurrency;
 		slot->min_workers = queue->min_workers;
 		slot->served = owner;
-		/* jobs that came before it was served: the flag is read after the note */
-		pg_memory_barrier();
-		if (OidIsValid(owner))
-			QueuePoolWake(slot, 1);
+		/* jobs that came before it was served */
+		pg_atomic_write_u32(&slot->ready, OidIsValid(owner) ? 1 : 0);
 	}
-	if (changed)
-	{
-		pg_atomic_fetch_add_u32(&installation->served_generation, 1);
-		pg_atomic_write_u32(&installation->grow, 1);
-	}
+	if (!changed)
+		return;
+	/* first they are told of the queues, then woken */
+	pg_atomic_fetch_add_u32(&installation->served_generation, 1);
+	pg_atomic_write_u32(&installation->grow, 1);
+	pg_memory_barrier();
+	wake_ready(installation);
 }
 
 /* an owner with queues that are served */
@@ -649,17 +660,6 @@ grow(Installation *installation, const QueueSettings *const *settings, Timestamp
 		demand->there++;
 	}
 	pfree(demands);
-}
-
-/* executors wait for these: they may have been woken when there was none */
-static void
-wake_ready(Installation *installation)
-{
-	for (int i = 0; i < queue_max_queues; i++)
-		if (QueueSlots[i].installation == installation - Installations &&
-			OidIsValid(QueueSlots[i].served) && pg_atomic_read_u32(&installation->idle) > 0 &&
-			pg_atomic_read_u32(&QueueSlots[i].ready) != 0)
-			QueuePoolWake(&QueueSlots[i], 1);
 }
 
 void

@@ -56,6 +56,7 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/timeout.h"
+#include "utils/tuplestore.h"
 
 #include "compat.h"
 #include "dequeue.h"

@@ -106,15 +106,19 @@ await_idle()
 	done
 }
 
-# drive ARGUMENT...: run the driver, and add to its line what CPU time the
-# server used for a job, in us, and how many CPUs others kept busy meanwhile
-drive()
+# drive ARGUMENT...: run the driver
+drive() { clock "$driver" "$@"; }
+
+# clock COMMAND...: run what prints such a line as the driver's, and add to it
+# what CPU time the server used for a job, in us, and how many CPUs others kept
+# busy meanwhile
+clock()
 {
 	local line all own all_after own_after start
 	await_idle
 	read -r all own <<<"$(ticks)"
 	start=$EPOCHREALTIME
-	line=$("$driver" "$@")
+	line=$("$@")
 	read -r all_after own_after <<<"$(ticks)"
 	awk -v line="$line" -v jobs="$(field total <<<"$line")" \
 		-v start="$start" -v end="$EPOCHREALTIME" \

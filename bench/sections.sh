@@ -545,3 +545,54 @@ section_longpoll()
 		fact "$how, 99 of 100" "$(values "hand $how" p99 | median)" ms
 	done
 }
+
+# ---------------------------------------------------------------------
+# Handlers
+# ---------------------------------------------------------------------
+
+# let the executors run all jobs that there are, and print the rate
+run_handlers()
+{
+	sql -c "SELECT queue.set_handler('bench', 'public.handle', 2)" >/dev/null
+	sql <<'SQL'
+SELECT clock_timestamp() AS begun, waiting AS jobs FROM queue.queue_stats() \gset
+DO $$BEGIN
+	WHILE (SELECT waiting + active > 0 FROM queue.queue_stats()) LOOP
+		PERFORM pg_sleep(0.01);
+	END LOOP;
+END$$;
+SELECT format('rate=%s total=%s client=0', (:jobs / extract(epoch FROM clock_timestamp() - :'begun'))::int, :jobs);
+SQL
+}
+
+# handle HOW SYNC: a function for each job, one transaction each, called by two
+# executors or by two takers
+cell_handle()
+{
+	prepare queue $((window * ($([ "$2" = on ] && echo 10000 || echo 80000))))
+	sql -c "CREATE FUNCTION public.handle(payload jsonb) RETURNS void
+		LANGUAGE plpgsql AS 'BEGIN END'"
+	sql -c "ALTER SYSTEM SET synchronous_commit = $2" -c 'SELECT pg_reload_conf()' >/dev/null
+	if [ "$1" = executor ]; then
+		clock run_handlers
+	else
+		PGOPTIONS="-c synchronous_commit=$2" \
+			drive -c 2 -b 1 -t "$window" chain "SELECT job_id, payload FROM (
+				SELECT job_id, payload, public.handle(payload) AS result, queue.complete(job_id) AS done
+				FROM queue.dequeue_batch('bench', \$2::int)) AS j
+				WHERE \$1::bigint[] IS NOT NULL AND done AND result IS NOT NULL"
+	fi
+	sql -c 'ALTER SYSTEM RESET synchronous_commit' -c 'SELECT pg_reload_conf()' >/dev/null
+}
+
+section_handlers()
+{
+	local sync
+	measure 'handle executor off' 'handle taker off' 'handle executor on' 'handle taker on'
+	heading 'a function for each job, one transaction each, by two, jobs/s' executors takers
+	for sync in off on; do
+		row "synchronous_commit $sync" "handle executor $sync" "handle taker $sync"
+	done
+	progress
+	fact 'executors, synchronous_commit off' "$(values 'handle executor off' | median)" jobs/s '>=' 20000
+}

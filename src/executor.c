@@ -179,6 +179,22 @@ note_change(Datum arg, int cacheid, uint32 hashvalue)
 	checked_generation++;
 }
 
+/* pg_cancel_backend(), or queue.cancel() of one job, which may be over by now */
+static void
+handle_interrupt(SIGNAL_ARGS)
+{
+	int			save_errno = errno;
+
+	if (me->interrupt_job_id == 0 || me->interrupt_job_id == me->job_id)
+	{
+		QueryCancelPending = true;
+		InterruptPending = true;
+		SetLatch(MyLatch);
+	}
+	me->interrupt_job_id = 0;
+	errno = save_errno;
+}
+
 static void
 cancel_job(void)
 {
@@ -365,7 +381,14 @@ run_handler(Served *queue, const ExecutorClaim *claim, QueueSettings *settings)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	MemoryContextSwitchTo(job_context);
 	row = QueueHeldJob(claim->job_id, claim->attempt);
-	if (row == NULL || !QueueSettingsById(JOB_HEAD(row)->queue_id, settings))
+	if (row && QueueSettingsById(JOB_HEAD(row)->queue_id, settings) &&
+		(!settings->has_handler || settings->owner != me->owner))
+	{
+		/* no longer ours to run */
+		(void) QueueHeldRelease(claim->job_id, claim->attempt);
+		row = NULL;
+	}
+	if (row == NULL || settings->queue_id == 0)
 	{
 		PopActiveSnapshot();
 		CommitTransactionCommand();
@@ -373,12 +396,6 @@ run_handler(Served *queue, const ExecutorClaim *claim, QueueSettings *settings)
 	}
 	live = QueueOpenTable(me->live_id, AccessShareLock);
 	function = handler_of(queue, settings);
-	if (function->owner != me->owner)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the owner of queue \"%s\" has changed", settings->name),
-				 errdetail("The job was claimed for the owner before."),
-				 errhint("It is retried.")));
 	QueueJobOptions(row, RelationGetDescr(live), settings, &options);
 	if (options.job_timeout > 0)
 	{
@@ -496,7 +513,8 @@ run_job(Served *queue, const ExecutorClaim *claim)
 		JobState	state;
 
 		QueueWorkerBegin("failing an attempt");
-		(void) QueueHeldFail(claim->job_id, claim->attempt, error, !final, &state);
+		/* not if somebody has cancelled it */
+		there = QueueHeldFail(claim->job_id, claim->attempt, error, !final, &state);
 		QueueWorkerCommit();
 	}
 	MemoryContextSwitchTo(TopMemoryContext);
@@ -719,6 +737,7 @@ queue_executor_main(Datum main_arg)
 	if (!attach(DatumGetInt32(main_arg)))
 		proc_exit(0);
 	job_context = AllocSetContextCreate(TopMemoryContext, "queue job", ALLOCSET_DEFAULT_SIZES);
+	pqsignal(SIGINT, handle_interrupt);
 	cancel_timeout = RegisterTimeout(USER_TIMEOUT, cancel_job);
 	kill_timeout = RegisterTimeout(USER_TIMEOUT, end_process);
 	CacheRegisterSyscacheCallback(PROCOID, note_change, (Datum) 0);

@@ -57,6 +57,7 @@ typedef struct QueueExecutor
 	int64		job_id;
 	int32		attempt;
 	TimestampTz job_started_at;
+	int64		interrupt_job_id;	/* it was cancelled; 0: none was */
 	bool		timed_out;
 
 	/* since it was started */

@@ -59,6 +59,8 @@ cancel_in(bool parked, Snapshot snapshot, int64 job_id, bool *again)
 						   JOB_CANCELLED, NULL, NULL, GetCurrentTimestamp());
 			QueueFinishEnd(finish);
 			QueueXactDead(parked ? 0 : 1);
+			if (job_is_reserved(JOB_HEAD(row)))
+				QueueXactInterrupt(job_id);
 			done = true;
 		}
 		else

@@ -49,6 +49,8 @@
  */
 #include "postgres.h"
 
+#include <signal.h>
+
 #include "miscadmin.h"
 #include "storage/proc.h"
 #include "utils/builtins.h"
@@ -146,6 +148,29 @@ QueuePoolSettingsChanged(QueueSlot *slot)
 
 		if (latch)
 			SetLatch(latch);
+	}
+}
+
+void
+QueuePoolInterrupt(Installation *installation, int64 job_id)
+{
+	for (int i = 0; i < queue_num_executors; i++)
+	{
+		QueueExecutor *executor = &QueueExecutors[i];
+		pid_t		pid = 0;
+
+		SpinLockAcquire(&executor->mutex);
+		if (executor->state == EXECUTOR_BUSY && executor->job_id == job_id &&
+			executor->database_id == installation->database_id &&
+			executor->live_id == installation->live_id)
+		{
+			/* should it be at another when the signal arrives, it ignores it */
+			executor->interrupt_job_id = job_id;
+			pid = executor->pid;
+		}
+		SpinLockRelease(&executor->mutex);
+		if (pid != 0)
+			kill(pid, SIGINT);
 	}
 }
 
@@ -525,7 +550,7 @@ start_executor(Installation *installation, int number, Oid owner)
 	executor->leave = executor->woken = executor->revoked = executor->timed_out = false;
 	executor->queue_id = 0;
 	executor->num_claims = executor->next_claim = 0;
-	executor->job_id = 0;
+	executor->job_id = executor->interrupt_job_id = 0;
 	executor->done = executor->failed = executor->busy_usecs = 0;
 	executor->state = EXECUTOR_STARTING;
 	SpinLockRelease(&executor->mutex);
@@ -688,7 +713,8 @@ QueuePoolManage(Installation *installation, const QueueSettings *const *settings
 			continue;
 		for (int q = 0; q < queue_max_queues && !served; q++)
 			served = QueueSlots[q].installation == installation - Installations &&
-				QueueSlots[q].queue_id == executor->queue_id && OidIsValid(QueueSlots[q].served);
+				QueueSlots[q].queue_id == executor->queue_id &&
+				QueueSlots[q].served == executor->owner;
 		take_back(i, !served, now);
 		if (executor->next_claim < executor->num_claims)
 			*wake_at = Min(*wake_at, TimestampTzPlusMilliseconds(now, LONG_JOB_MS));

@@ -24,6 +24,9 @@ extern void QueuePoolWake(QueueSlot *slot, int64 jobs);
 /* whether and how a queue is served may have changed: likewise */
 extern void QueuePoolSettingsChanged(QueueSlot *slot);
 
+/* an executor that runs this job, if there is one, is to stop: likewise */
+extern void QueuePoolInterrupt(Installation *installation, int64 job_id);
+
 /* the maintenance worker's part; the settings of queues are by slot */
 extern void QueuePoolManage(Installation *installation, const QueueSettings *const *settings,
 							TimestampTz *wake_at);

@@ -81,6 +81,7 @@ typedef struct PendingCheck
 {
 	SubTransactionId subid;
 	int64		job_id;			/* 0: all */
+	bool		interrupt;		/* not to be looked at, but to be stopped */
 } PendingCheck;
 
 static PinnedSlot *pins;
@@ -273,12 +274,23 @@ QueueXactCheck(int64 job_id)
 	/* one too many: that one stands for all, also for those to come */
 	if (num_checks >= MAX_PENDING_CHECKS)
 	{
-		if (checks[num_checks - 1].subid == subid && checks[num_checks - 1].job_id == 0)
+		if (checks[num_checks - 1].subid == subid && checks[num_checks - 1].job_id == 0 &&
+			!checks[num_checks - 1].interrupt)
 			return;
 		job_id = 0;
 	}
 	checks = grow(checks, num_checks, &max_checks, sizeof(PendingCheck));
 	checks[num_checks++] = (PendingCheck) {.subid = subid, .job_id = job_id};
+}
+
+void
+QueueXactInterrupt(int64 job_id)
+{
+	checks_installation = QueueInstallation(QueueCatalogGet(false)->live);
+	if (checks_installation == NULL)
+		return;
+	checks = grow(checks, num_checks, &max_checks, sizeof(PendingCheck));
+	checks[num_checks++] = (PendingCheck) {GetCurrentSubTransactionId(), job_id, true};
 }
 
 /* also told if the subtransaction is undone: a look more does no harm */
@@ -541,7 +553,12 @@ xact_callback(XactEvent event, void *arg)
 				QueueWaitWakeInstallation(forget_all);
 			}
 			for (int i = 0; i < num_checks; i++)
-				QueueCheckAdd(checks_installation, checks[i].job_id);
+			{
+				if (checks[i].interrupt)
+					QueuePoolInterrupt(checks_installation, checks[i].job_id);
+				else
+					QueueCheckAdd(checks_installation, checks[i].job_id);
+			}
 			if (batches)
 				QueueBatchesNote(batches, batch_closed);
 			if (announce_extension)

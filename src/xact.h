@@ -48,6 +48,9 @@ extern int64 QueueXactPending(QueueSlot *slot, JobCount state);
 /* the maintenance worker is to look at a blocked job, if it commits */
 extern void QueueXactCheck(int64 job_id);
 
+/* an executor that runs this job is to stop, if it commits */
+extern void QueueXactInterrupt(int64 job_id);
+
 /* the maintenance worker is to look at batches, if it commits */
 extern void QueueXactBatches(bool closed);
 

@@ -152,7 +152,7 @@ typedef struct Installation
 	pg_atomic_uint32 batches;	/* 1: jobs of batches have ended, look at them;
 								 * 2: one was closed, look at once */
 
-	/* blocked jobs that the maintenance worker is to look at; see group.c */
+	/* blocked jobs that the maintenance worker is to look at; see place.c */
 	slock_t		check_mutex;	/* guards the next three */
 	bool		check_all;		/* all there are */
 	int			num_checks;

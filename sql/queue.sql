@@ -195,12 +195,15 @@ CREATE TABLE queue.job_parked (
 CREATE INDEX _job_parked_due ON queue.job_parked USING btree (queue_id, run_at, job_id);
 CREATE INDEX _job_parked_group ON queue.job_parked USING btree (queue_id, group_key, order_at, job_id)
 	WHERE state OPERATOR(pg_catalog.=) 'g';
+CREATE INDEX _job_parked_limit ON queue.job_parked USING btree (queue_id, limit_key, order_at, job_id)
+	WHERE state OPERATOR(pg_catalog.=) 'k';
 COMMENT ON INDEX queue.job_parked_pkey IS 'internal: a job by its id';
 COMMENT ON INDEX queue._job_parked_due IS 'internal: the order in which parked jobs become due';
 COMMENT ON INDEX queue._job_parked_group IS 'internal: the order of those who wait in a group';
+COMMENT ON INDEX queue._job_parked_limit IS 'internal: the order of those who wait for a place of their limit_key';
 COMMENT ON TABLE queue.job_parked IS 'internal: jobs that cannot run yet; read the view queue.job';
 COMMENT ON COLUMN queue.job_parked.run_at IS 'when the job becomes due; infinity: when something else lets it';
-COMMENT ON COLUMN queue.job_parked.state IS 'd delayed, b blocked by parents, g blocked by its group';
+COMMENT ON COLUMN queue.job_parked.state IS 'd delayed, b blocked by parents, g blocked by its group, k blocked by others with its limit_key';
 
 /* ---------------------------------------------------------------------
  * What jobs may have beside their row.  A plain job has none of it.
@@ -233,6 +236,21 @@ COMMENT ON COLUMN queue.group_head.queue_id IS 'number of the queue';
 COMMENT ON COLUMN queue.group_head.group_key IS 'the group';
 COMMENT ON COLUMN queue.group_head.job_id IS 'its job that may run or is running; 0: none';
 COMMENT ON COLUMN queue.group_head.at IS 'since when';
+
+CREATE TABLE queue.limit_place (
+	queue_id   integer NOT NULL,
+	limit_key  text COLLATE pg_catalog."C" NOT NULL,
+	place      integer NOT NULL,
+	job_id     bigint NOT NULL,
+	at         timestamptz NOT NULL,
+	CONSTRAINT limit_place_pkey PRIMARY KEY (queue_id, limit_key, place)
+) USING heap WITH (fillfactor = 50);
+COMMENT ON TABLE queue.limit_place IS 'internal: the jobs of each limit_key that may run, max_active_per_key at once';
+COMMENT ON COLUMN queue.limit_place.queue_id IS 'number of the queue';
+COMMENT ON COLUMN queue.limit_place.limit_key IS 'the key';
+COMMENT ON COLUMN queue.limit_place.place IS 'number of the place, from 1 on';
+COMMENT ON COLUMN queue.limit_place.job_id IS 'the job that has it; 0: none';
+COMMENT ON COLUMN queue.limit_place.at IS 'since when';
 
 CREATE TABLE queue.dependency (
 	parent_id         bigint NOT NULL,
@@ -1372,6 +1390,7 @@ SELECT pg_catalog.pg_extension_config_dump('queue.job_live', '');
 SELECT pg_catalog.pg_extension_config_dump('queue.job_parked', '');
 SELECT pg_catalog.pg_extension_config_dump('queue.unique_key', '');
 SELECT pg_catalog.pg_extension_config_dump('queue.group_head', '');
+SELECT pg_catalog.pg_extension_config_dump('queue.limit_place', '');
 SELECT pg_catalog.pg_extension_config_dump('queue.dependency', '');
 SELECT pg_catalog.pg_extension_config_dump('queue.batch', '');
 SELECT pg_catalog.pg_extension_config_dump('queue.batch_progress', '');

@@ -457,15 +457,24 @@ check_new_owner(const QueueSettings *settings, Oid owner)
 				 errhint("A queue can be given to a role that one is a member of.")));
 }
 
-/* the order of the jobs depends on it: producers of this queue must wait */
+/* does it decide where jobs stand?  Then producers of the queue must wait */
+static bool
+concerns_jobs(Setting setting)
+{
+	return setting == SET_AGING_INTERVAL || setting == SET_MAX_ACTIVE_PER_KEY;
+}
+
 static void
-update_order(QueueSettings *settings)
+update_jobs(QueueSettings *settings, Setting setting)
 {
 	int32		queue_id = settings->queue_id;
 
 	if (!QueueSettingsById(queue_id, settings))
 		elog(ERROR, "queue %d vanished", queue_id);
-	QueueReorder(settings);
+	if (setting == SET_AGING_INTERVAL)
+		QueueReorder(settings);
+	else
+		QueueLimitJobs(settings);
 }
 
 Datum
@@ -477,7 +486,7 @@ queue_alter_queue(PG_FUNCTION_ARGS)
 	int			n = 1;
 	QueueSettings settings;
 	text	   *name;
-	bool		reorder = !PG_ARGISNULL(1 + SET_AGING_INTERVAL);
+	bool		exclusive = false;
 	Oid			owner = PG_ARGISNULL(1 + NUM_SETTINGS) ? InvalidOid :
 		PG_GETARG_OID(1 + NUM_SETTINGS);
 
@@ -485,9 +494,12 @@ queue_alter_queue(PG_FUNCTION_ARGS)
 	name = QueueArgText(fcinfo, 0, "queue_name");
 	for (int i = 0; i < NUM_SETTINGS; i++)
 		if (!PG_ARGISNULL(1 + i))
+		{
 			check_setting((Setting) i, PG_GETARG_DATUM(1 + i));
+			exclusive |= concerns_jobs((Setting) i);
+		}
 	QueueSettingsLock(name, PRIVILEGE_ADMIN,
-					  reorder ? AccessExclusiveLock : ShareUpdateExclusiveLock, &settings);
+					  exclusive ? AccessExclusiveLock : ShareUpdateExclusiveLock, &settings);
 
 	if (OidIsValid(owner))
 		check_new_owner(&settings, owner);
@@ -532,8 +544,9 @@ queue_alter_queue(PG_FUNCTION_ARGS)
 		revoke_unused(settings.owner);
 	}
 	QueueSpiFinish();
-	if (reorder)
-		update_order(&settings);
+	for (int i = 0; i < NUM_SETTINGS; i++)
+		if (!PG_ARGISNULL(1 + i) && concerns_jobs((Setting) i))
+			update_jobs(&settings, (Setting) i);
 	PG_RETURN_VOID();
 }
 
@@ -567,7 +580,7 @@ queue_reset_queue_setting(PG_FUNCTION_ARGS)
 				 errhint("Settings are %s.", list.data)));
 	}
 	QueueSettingsLock(name, PRIVILEGE_ADMIN,
-					  setting == SET_AGING_INTERVAL ? AccessExclusiveLock : ShareUpdateExclusiveLock,
+					  concerns_jobs((Setting) setting) ? AccessExclusiveLock : ShareUpdateExclusiveLock,
 					  &settings);
 	value = Int32GetDatum(settings.queue_id);
 	QueueSpiConnect();
@@ -578,8 +591,8 @@ queue_reset_queue_setting(PG_FUNCTION_ARGS)
 	settings_changed();
 	QueueXactWakeAll(settings.queue_id);
 	QueueSpiFinish();
-	if (setting == SET_AGING_INTERVAL)
-		update_order(&settings);
+	if (concerns_jobs((Setting) setting))
+		update_jobs(&settings, (Setting) setting);
 	PG_RETURN_VOID();
 }
 
@@ -591,6 +604,7 @@ static const struct
 }			side_tables[] = {
 	{"unique_key", "queue_id"},
 	{"group_head", "queue_id"},
+	{"limit_place", "queue_id"},
 	{"binding", "queue_id"},
 	{"dependency", "child_queue_id"},
 };

@@ -30,6 +30,7 @@
 #include "common/int.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "storage/lock.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -98,7 +99,7 @@ forget_relations(Datum arg, Oid relid)
 		relid == catalog.queue || relid == catalog.privilege ||
 		relid == catalog.leaf || relid == catalog.archive_count ||
 		relid == catalog.unique_key || relid == catalog.group_head ||
-		relid == catalog.dependency || relid == catalog.batch ||
+		relid == catalog.limit_place || relid == catalog.dependency || relid == catalog.batch ||
 		relid == catalog.batch_progress || relid == catalog.binding ||
 		relid == catalog.prepared || relid == catalog.job_id_block;
 	for (int i = 0; i < ARCHIVE_LEAVES && !ours; i++)
@@ -189,10 +190,13 @@ QueueCatalogGet(bool missing_ok)
 	fresh.parked_id = our_relation(schema, "job_parked_pkey");
 	fresh.parked_due = our_relation(schema, "_job_parked_due");
 	fresh.parked_group = our_relation(schema, "_job_parked_group");
+	fresh.parked_limit = our_relation(schema, "_job_parked_limit");
 	fresh.unique_key = our_relation(schema, "unique_key");
 	fresh.unique_key_key = our_relation(schema, "unique_key_pkey");
 	fresh.group_head = our_relation(schema, "group_head");
 	fresh.group_head_key = our_relation(schema, "group_head_pkey");
+	fresh.limit_place = our_relation(schema, "limit_place");
+	fresh.limit_place_key = our_relation(schema, "limit_place_pkey");
 	fresh.dependency = our_relation(schema, "dependency");
 	fresh.dependency_key = our_relation(schema, "dependency_pkey");
 	fresh.dependency_child = our_relation(schema, "_dependency_child");
@@ -664,6 +668,18 @@ QueueSettingsLockById(int32 queue_id, LOCKMODE mode, QueueSettings *settings)
 {
 	/* the lock processes invalidations, so what is read after it is current */
 	LockDatabaseObject(QueueCatalogGet(false)->queue, (Oid) queue_id, 0, mode);
+	return QueueSettingsById(queue_id, settings);
+}
+
+bool
+QueueSettingsTryLockById(int32 queue_id, LOCKMODE mode, QueueSettings *settings)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, QueueCatalogGet(false)->queue, (Oid) queue_id, 0);
+	if (LockAcquire(&tag, mode, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		return false;
+	AcceptInvalidationMessages();
 	return QueueSettingsById(queue_id, settings);
 }
 

@@ -28,10 +28,13 @@ typedef struct QueueCatalog
 	Oid			parked_id;
 	Oid			parked_due;
 	Oid			parked_group;
+	Oid			parked_limit;
 	Oid			unique_key;
 	Oid			unique_key_key;
 	Oid			group_head;
 	Oid			group_head_key;
+	Oid			limit_place;
+	Oid			limit_place_key;
 	Oid			dependency;
 	Oid			dependency_key; /* parent first */
 	Oid			dependency_child;
@@ -153,6 +156,8 @@ extern void QueueRequirePrivilege(const QueueSettings *settings, int privileges)
  */
 extern void QueueSettingsLock(text *name, int privileges, LOCKMODE mode, QueueSettings *settings);
 extern bool QueueSettingsLockById(int32 queue_id, LOCKMODE mode, QueueSettings *settings);
+/* false: somebody has it, or waits for it */
+extern bool QueueSettingsTryLockById(int32 queue_id, LOCKMODE mode, QueueSettings *settings);
 
 /* every queue, as a list of palloc'd QueueSettings ordered by name */
 extern List *QueueSettingsAll(void);

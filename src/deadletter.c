@@ -25,7 +25,6 @@
 #include "compat.h"
 #include "deadletter.h"
 #include "finish.h"
-#include "group.h"
 #include "internal.h"
 #include "unique.h"
 

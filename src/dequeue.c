@@ -48,9 +48,9 @@
 
 #include "compat.h"
 #include "dequeue.h"
-#include "group.h"
 #include "internal.h"
 #include "mark.h"
+#include "place.h"
 #include "settle.h"
 #include "wait.h"
 
@@ -84,6 +84,7 @@ typedef struct Taker
 	int			want;
 	int			got;
 	bool		took_over;		/* a lease of somebody else */
+	bool		entered;		/* due jobs that may need a place */
 	HintLeases	taken;			/* in this class */
 	HintLeases	held;			/* by others in it */
 	Tuplestorestate *result;
@@ -401,6 +402,21 @@ insert_moved(QueueStore *live, HeapTuple *rows, int count, QueueSlot *slot)
 	QueueStoreInsert(live, rows, count);
 }
 
+/*
+ * Jobs that may need a place before they run, taken out of the parked table,
+ * enter the queue: the last first.
+ */
+static void
+enter_due(const QueueSettings *settings, HeapTuple *rows, int count)
+{
+	QueueEntry	entry;
+
+	QueueEntryBegin(&entry, settings);
+	for (int i = count - 1; i >= 0; i--)
+		QueueEntryPutHead(&entry, rows[i]);
+	QueueEntryEnd(&entry);
+}
+
 /* take due jobs straight out of the parked table */
 static void
 take_parked(Taker *taker)
@@ -459,7 +475,15 @@ take_parked(Taker *taker)
 		changed = true;
 		old = MemoryContextSwitchTo(taker->context);
 		row = heap_copytuple(row);
-		if (QueueStoreDelete(&parked, &tid, &before, taker->slot, false, true) == TM_Ok)
+		if (QueueStoreDelete(&parked, &tid, &before, taker->slot, false, true) != TM_Ok)
+			;					/* somebody else's */
+		else if (job_has(row, JOB_LIMIT_KEY))
+		{
+			QueueXactCount(taker->slot, QueueJobCount((JobState) before.state), -1);
+			enter_due(&taker->settings, &row, 1);
+			taker->entered = true;
+		}
+		else
 		{
 			QueueJobDue(JOB_HEAD(row), &taker->settings);
 			row = form_taken(taker, row);
@@ -496,7 +520,8 @@ QueueMoveDue(const QueueSettings *settings, int limit, TimestampTz *next_due)
 	HintKey		seen = HINT_KEY_MIN;
 	HeapTuple  *moved;
 	int			looked = 0,
-				count = 0;
+				count = 0,
+				entering = 0;
 
 	*next_due = hint ? QueueHintRead(hint, NULL).at : PG_INT64_MIN;
 	if (*next_due > now)
@@ -531,6 +556,12 @@ QueueMoveDue(const QueueSettings *settings, int limit, TimestampTz *next_due)
 		if (QueueStoreDelete(&parked, &tid, &before, slot, false, true) != TM_Ok)
 			continue;
 		QueueXactCount(slot, QueueJobCount((JobState) before.state), -1);
+		if (job_has(row, JOB_LIMIT_KEY))
+		{
+			/* from the end, where there is room, and later back */
+			moved[limit - ++entering] = row;
+			continue;
+		}
 		QueueXactCount(slot, COUNT_WAITING, 1);
 		QueueJobDue(JOB_HEAD(row), settings);
 		moved[count++] = row;
@@ -548,8 +579,9 @@ QueueMoveDue(const QueueSettings *settings, int limit, TimestampTz *next_due)
 		insert_moved(&live, moved, count, slot);
 		QueueStoreClose(&live);
 	}
+	enter_due(settings, moved + limit - entering, entering);
 	pfree(moved);
-	return count;
+	return count + entering;
 }
 
 /* find out which classes the index holds, and give each a hint */
@@ -655,7 +687,7 @@ take(Taker *taker)
 	if (taker->settings.paused)
 		return;
 	/* what we have enqueued ourselves may be taken by us */
-	QueueGroupJoinPending();
+	QueuePlaceJoinPending();
 	CommandCounterIncrement();
 	taker->now = GetCurrentTimestamp();
 	taker->slot = QueueXactSlot(taker->settings.queue_id);
@@ -670,6 +702,14 @@ take(Taker *taker)
 	take_all_classes(taker);
 	if (taker->got < taker->want)
 		take_parked(taker);
+	if (taker->entered)
+	{
+		/* those that have got a place may be taken by us */
+		taker->entered = false;
+		QueuePlaceJoinPending();
+		CommandCounterIncrement();
+		take_all_classes(taker);
+	}
 	if (taker->got > 0 && !taker->only_look)
 		QueueXactDead(taker->got);
 	if ((taker->got > 0 && !taker->only_look) || taker->took_over)

@@ -32,6 +32,7 @@
 #include "function.h"
 #include "internal.h"
 #include "mode.h"
+#include "place.h"
 #include "unique.h"
 #include "validate.h"
 
@@ -256,7 +257,7 @@ key_list(JsonbContainer *options, const char *name, int *count)
 static void
 take_key_lists(QueueRequest *request)
 {
-	static const char *const names[] = {"unique_keys", "group_keys", "on_conflict"};
+	static const char *const names[] = {"unique_keys", "group_keys", "limit_keys", "on_conflict"};
 	Jsonb	   *options = DatumGetJsonbP(request->options);
 	JsonbValue	value;
 
@@ -264,7 +265,11 @@ take_key_lists(QueueRequest *request)
 		return;
 	request->unique_keys = key_list(&options->root, names[0], &request->num_unique_keys);
 	request->group_keys = key_list(&options->root, names[1], &request->num_group_keys);
-	if (getKeyJsonValueFromContainer(&options->root, names[2], strlen(names[2]), &value))
+	request->limit_keys = key_list(&options->root, names[2], &request->num_limit_keys);
+	for (int i = 0; i < request->num_limit_keys; i++)
+		if (request->limit_keys[i])
+			QueueCheckLimitKey(request->limit_keys[i], names[2]);
+	if (getKeyJsonValueFromContainer(&options->root, names[3], strlen(names[3]), &value))
 		request->replace = word_is_replace(value.type != jbvString ? "" :
 										   pnstrdup(value.val.string.val, value.val.string.len));
 	for (int i = 0; i < lengthof(names); i++)
@@ -319,6 +324,8 @@ read_request(FunctionCallInfo fcinfo, const ArgMap *args, QueueRequest *request)
 		if (args->unique_key < 0)
 			take_key_lists(request);
 		if (request->options != (Datum) 0)
+			request->limit_key = QueueJobTakeLimitKey(&request->options);
+		if (request->options != (Datum) 0)
 			request->unique_for = QueueJobCheckOptions(request->options);
 	}
 }
@@ -363,7 +370,7 @@ begin_jobs(NewJobs *new, const QueueSettings *settings, const QueueRequest *requ
 	OPTIONAL(JOB_WORKER, 0);
 	OPTIONAL(JOB_BATCH_ID, request->batch_id);
 	OPTIONAL(JOB_GROUP_KEY, request->group_key);
-	OPTIONAL(JOB_LIMIT_KEY, 0);
+	OPTIONAL(JOB_LIMIT_KEY, request->limit_key);
 	OPTIONAL(JOB_UNIQUE_KEY, request->unique_key);
 	OPTIONAL(JOB_SOURCE, request->source);
 	OPTIONAL(JOB_HEADERS, request->headers);
@@ -385,11 +392,12 @@ form_job(NewJobs *new, int64 job_id, Datum payload)
 
 /* do all jobs of the call go the same way, beside each other? */
 static bool
-is_plain(const QueueRequest *request)
+is_plain(const QueueRequest *request, const QueueSettings *settings)
 {
 	return request->unique_key == NULL && request->group_key == NULL &&
 		request->unique_keys == NULL && request->group_keys == NULL &&
-		request->num_parents == 0;
+		(request->limit_key == NULL || settings->max_active_per_key < 0) &&
+		request->limit_keys == NULL && request->num_parents == 0;
 }
 
 static void
@@ -459,6 +467,34 @@ form_replacement(NewJobs *new, HeapTuple row, Datum payload)
 	return heap_modify_tuple(row, QueueEntryDesc(&new->entry), values, nulls, replace);
 }
 
+/* put it in again, where the job was, if its new due time lets it */
+static void
+put_replacement(NewJobs *new, HeapTuple row, JobState before, bool was_parked)
+{
+	QueueEntry *entry = &new->entry;
+	bool		null = true;
+	Datum		key = (Datum) 0;
+
+	if (before == JOB_BLOCKED || before == JOB_GROUPED)
+	{
+		QueueEntryPutBlocked(entry, row, before);
+		return;
+	}
+	if (job_has(row, JOB_LIMIT_KEY))
+		key = heap_getattr(row, JOB_LIMIT_KEY, QueueEntryDesc(entry), &null);
+	if (null || (!was_parked && JOB_HEAD(row)->run_at <= entry->now))
+	{
+		QueueEntryPutPlain(entry, &row, 1);
+		return;
+	}
+	/* it comes from the live table, or goes there, or has waited to */
+	if (!was_parked)
+		QueuePlaceLeave(entry, PLACE_LIMIT, key, JOB_HEAD(row)->job_id);
+	else if (before == JOB_LIMITED)
+		QueuePlaceSkip(entry, PLACE_LIMIT, key);
+	QueueEntryPutHead(entry, row);
+}
+
 /*
  * A unique key is taken by this job.  Give it the new payload, priority and due
  * time if it is not running, and not over (then its key is kept for a time).
@@ -499,10 +535,7 @@ replace_job(NewJobs *new, int64 job_id, Datum payload)
 		if (QueueStoreDelete(store, &tid, &before, entry->slot, true, true) != TM_Ok)
 			continue;
 		QueueXactCount(entry->slot, QueueJobCount(QueueJobState(&before)), -1);
-		if (before.state == JOB_BLOCKED || before.state == JOB_GROUPED)
-			QueueEntryPutBlocked(entry, row, (JobState) before.state);
-		else
-			QueueEntryPutPlain(entry, &row, 1);
+		put_replacement(new, row, (JobState) before.state, store->parked);
 		return;
 	}
 }
@@ -567,7 +600,7 @@ finish_done(NewJobs *new)
 	QueueFinishEnd(finish);
 }
 
-/* a job with a unique key, a group or parents, or to be run; returns its id */
+/* a job with a key, a group or parents, or to be run; returns its id */
 static int64
 enqueue_one(NewJobs *new, Datum payload)
 {
@@ -634,6 +667,7 @@ enqueue_special(NewJobs *new, Datum *payloads, int count, int64 *ids)
 
 	check_key_count("unique_keys", request->unique_keys != NULL, request->num_unique_keys, count);
 	check_key_count("group_keys", request->group_keys != NULL, request->num_group_keys, count);
+	check_key_count("limit_keys", request->limit_keys != NULL, request->num_limit_keys, count);
 	for (int i = 0; i < count; i++)
 		order[i] = i;
 	if (request->unique_keys)
@@ -648,6 +682,8 @@ enqueue_special(NewJobs *new, Datum *payloads, int count, int64 *ids)
 			set_optional(new, JOB_UNIQUE_KEY, request->unique_keys[n]);
 		if (request->group_keys)
 			set_optional(new, JOB_GROUP_KEY, request->group_keys[n]);
+		if (request->limit_keys)
+			set_optional(new, JOB_LIMIT_KEY, request->limit_keys[n]);
 		old = MemoryContextSwitchTo(context);
 		ids[n] = enqueue_one(new, payloads[n]);
 		MemoryContextSwitchTo(old);
@@ -718,7 +754,7 @@ QueueEnqueueMany(const QueueSettings *settings, const QueueRequest *request, Dat
 				 errhint("Try again later, or raise max_depth with queue.alter_queue().")));
 	if (request->batch_id)
 		QueueBatchJoin(request->batch_id, request->source);
-	if (is_plain(request) && new.handler == NULL)
+	if (is_plain(request, settings) && new.handler == NULL)
 		enqueue_plain(&new, payloads, count, ids);
 	else
 	{

@@ -16,8 +16,8 @@
 
 #include "compat.h"
 #include "entry.h"
-#include "group.h"
 #include "operate.h"
+#include "place.h"
 #include "stats.h"
 
 void
@@ -89,27 +89,51 @@ QueueEntryPutBlocked(QueueEntry *entry, HeapTuple row, JobState state)
 	put(entry, &row, 1);
 }
 
+/* join those who share a group or a limit_key; false: it had to be parked */
+static bool
+join(QueueEntry *entry, HeapTuple row, PlaceKind kind, int att, JobState state)
+{
+	bool		null;
+	Datum		key = heap_getattr(row, att, QueueEntryDesc(entry), &null);
+	int64		job_id = JOB_HEAD(row)->job_id;
+	PlaceAnswer answer = QueuePlaceJoin(entry, kind, key, job_id);
+
+	if (answer == PLACE_TAKEN)
+		return true;
+	QueueEntryPutBlocked(entry, row, state);
+	if (answer == PLACE_PASS)
+		QueuePlaceLeave(entry, kind, key, job_id);
+	return false;
+}
+
+void
+QueueEntryPutHead(QueueEntry *entry, HeapTuple row)
+{
+	/* who waits for its time waits without a place */
+	if (job_has(row, JOB_LIMIT_KEY) && JOB_HEAD(row)->run_at <= entry->now)
+	{
+		/* producers have the lock; others must not go by a limit of yesterday */
+		if (!QueueSettingsTryLockById(entry->settings.queue_id, AccessShareLock, &entry->settings))
+		{
+			QueueEntryPutBlocked(entry, row, JOB_LIMITED);
+			QueueXactCheck(JOB_HEAD(row)->job_id);
+			return;
+		}
+		if (entry->settings.max_active_per_key >= 0 &&
+			!join(entry, row, PLACE_LIMIT, JOB_LIMIT_KEY, JOB_LIMITED))
+			return;
+	}
+	QueueEntryPutPlain(entry, &row, 1);
+}
+
 void
 QueueEntryPut(QueueEntry *entry, HeapTuple row, bool has_parents)
 {
-	Datum		group;
-	bool		null;
-	GroupPlace	place = GROUP_HEAD;
-
-	group = heap_getattr(row, JOB_GROUP_KEY, QueueEntryDesc(entry), &null);
 	if (has_parents)
-	{
 		QueueEntryPutBlocked(entry, row, JOB_BLOCKED);
-		return;
-	}
-	if (!null)
-		place = QueueGroupJoin(entry, group, JOB_HEAD(row)->job_id);
-	if (place == GROUP_HEAD)
-		QueueEntryPutPlain(entry, &row, 1);
-	else
-		QueueEntryPutBlocked(entry, row, JOB_GROUPED);
-	if (place == GROUP_PASS)
-		QueueGroupPass(entry, group);
+	else if (!job_has(row, JOB_GROUP_KEY) ||
+			 join(entry, row, PLACE_GROUP, JOB_GROUP_KEY, JOB_GROUPED))
+		QueueEntryPutHead(entry, row);
 }
 
 bool

@@ -5,7 +5,8 @@
  *		queue.job_parked but for the retry of a job that is there already.
  *
  * A job that is due goes to the live table, a delayed one to the parked; one
- * that waits for its parents, or for its group, is parked as blocked.
+ * that waits for its parents, for its group, or for others with its limit_key,
+ * is parked as blocked.
  *
  *-------------------------------------------------------------------------
  */
@@ -28,6 +29,7 @@ typedef struct QueueRequest
 	TimestampTz run_at;
 	text	   *unique_key;
 	text	   *group_key;
+	text	   *limit_key;
 	text	   *batch_id;
 	text	   *source;
 	Datum		headers;		/* jsonb */
@@ -40,8 +42,10 @@ typedef struct QueueRequest
 	bool		many;
 	text	  **unique_keys;
 	text	  **group_keys;
+	text	  **limit_keys;
 	int			num_unique_keys;
 	int			num_group_keys;
+	int			num_limit_keys;
 } QueueRequest;
 
 /* what the arguments of queue.enqueue(), or of one that has the same, ask for */
@@ -85,10 +89,12 @@ extern TupleDesc QueueEntryDesc(QueueEntry *entry);
 
 /*
  * Put rows in whose heads say when they are due (run_at) and their priority;
- * state and order are set here.  Many at once must have neither group nor
- * parents, and be due at the same time.
+ * state and order are set here.  A head has no parents, and its group's place if
+ * it has a group; a plain one needs no place, or has it.  Many at once must be
+ * due at the same time.
  */
 extern void QueueEntryPut(QueueEntry *entry, HeapTuple row, bool has_parents);
+extern void QueueEntryPutHead(QueueEntry *entry, HeapTuple row);
 extern void QueueEntryPutBlocked(QueueEntry *entry, HeapTuple row, JobState state);
 extern void QueueEntryPutPlain(QueueEntry *entry, HeapTuple *rows, int count);
 

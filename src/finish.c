@@ -30,8 +30,8 @@
 #include "deadletter.h"
 #include "finish.h"
 #include "flow.h"
-#include "group.h"
 #include "onfailed.h"
+#include "place.h"
 #include "ring.h"
 #include "unique.h"
 
@@ -182,7 +182,8 @@ remember_end(QueueFinish *finish, HeapTuple row, QueueSlot *slot, JobState state
 	bool		has_dependents = QueueFlowHasDependents(slot);
 	MemoryContext old;
 
-	need_row |= job_has(row, JOB_GROUP_KEY) || job_has(row, JOB_UNIQUE_KEY);
+	need_row |= job_has(row, JOB_GROUP_KEY) || job_has(row, JOB_LIMIT_KEY) ||
+		job_has(row, JOB_UNIQUE_KEY);
 	if (!need_row && !has_dependents && job->state != JOB_BLOCKED)
 		return NULL;
 	old = MemoryContextSwitchTo(finish->context);
@@ -344,6 +345,18 @@ QueueFinishMove(QueueFinish *finish, HeapTuple row, QueueSlot *slot)
 }
 
 void
+QueueFinishPause(QueueFinish *finish, HeapTuple row, QueueSlot *slot)
+{
+	Ended	   *ended;
+
+	if (!job_has(row, JOB_LIMIT_KEY))
+		return;
+	ended = remember_end(finish, row, slot, JOB_DELAYED, true);
+	ended->before = JOB_ACTIVE;
+	ended->has_dependents = false;
+}
+
+void
 QueueFinishUncount(QueueFinish *finish, int leaf, int32 queue_id, QueueSlot *slot,
 				   JobState state, int64 jobs)
 {
@@ -417,7 +430,7 @@ bury(QueueFinish *finish, QueueEntry *entry, const Ended *ended)
 				NULL, entry->now);
 }
 
-/* its key is free, its group goes on */
+/* its key is free, its group goes on, its place is another's */
 static void
 leave(const Ended *ended, QueueEntry *entry)
 {
@@ -426,14 +439,24 @@ leave(const Ended *ended, QueueEntry *entry)
 
 	QueueJobTail(ended->row, tail, nulls);
 #define TAIL(att)	((att) - JOB_STATE - 1)
+	/* before the group goes on: its next may have the same limit_key */
+	if (!nulls[TAIL(JOB_LIMIT_KEY)])
+	{
+		if (ended->before == JOB_LIMITED)
+			QueuePlaceSkip(entry, PLACE_LIMIT, tail[TAIL(JOB_LIMIT_KEY)]);
+		else if (ended->before == JOB_WAITING || ended->before == JOB_ACTIVE)
+			QueuePlaceLeave(entry, PLACE_LIMIT, tail[TAIL(JOB_LIMIT_KEY)], ended->job_id);
+	}
+	if (ended->state == JOB_DELAYED)
+		return;					/* it is not over */
 	if (!nulls[TAIL(JOB_UNIQUE_KEY)])
 		QueueUniqueFree(ended->queue_id, tail[TAIL(JOB_UNIQUE_KEY)], ended->job_id);
 	if (!nulls[TAIL(JOB_GROUP_KEY)] && ended->before != JOB_BLOCKED)
 	{
 		if (ended->before == JOB_GROUPED)
-			QueueGroupSkip(entry, tail[TAIL(JOB_GROUP_KEY)]);
+			QueuePlaceSkip(entry, PLACE_GROUP, tail[TAIL(JOB_GROUP_KEY)]);
 		else
-			QueueGroupLeave(entry, tail[TAIL(JOB_GROUP_KEY)], ended->job_id);
+			QueuePlaceLeave(entry, PLACE_GROUP, tail[TAIL(JOB_GROUP_KEY)], ended->job_id);
 	}
 #undef TAIL
 }

@@ -35,6 +35,9 @@ extern void QueueFinishRemove(QueueFinish *finish, HeapTuple row, TupleDesc desc
 /* the job leaves its queue for another: its key is free, its group goes on */
 extern void QueueFinishMove(QueueFinish *finish, HeapTuple row, QueueSlot *slot);
 
+/* it leaves the live table for a time: its place of its limit_key is free */
+extern void QueueFinishPause(QueueFinish *finish, HeapTuple row, QueueSlot *slot);
+
 /* an attempt is over, for queue.job_log if the queue's log level has it */
 extern void QueueFinishLog(QueueFinish *finish, HeapTuple row, TupleDesc desc,
 						   const QueueSettings *settings, const char *event,

@@ -34,6 +34,7 @@
 #include "utils/numeric.h"
 
 #include "compat.h"
+#include "internal.h"
 #include "job.h"
 
 #define JOB_ID_BLOCK	64		/* ids per value of queue._job_id_block */
@@ -98,6 +99,7 @@ static const struct
 	{JOB_CANCELLED, COUNT_CANCELLED, "cancelled"},
 	/* the first of a name is the one that is meant by it */
 	{JOB_GROUPED, COUNT_BLOCKED, "blocked"},
+	{JOB_LIMITED, COUNT_BLOCKED, "blocked"},
 };
 
 JobCount
@@ -179,7 +181,7 @@ QueueJobEnter(JobHead *job, const QueueSettings *settings, TimestampTz now)
 void
 QueueJobBlock(JobHead *job, JobState state)
 {
-	Assert(state == JOB_BLOCKED || state == JOB_GROUPED);
+	Assert(state == JOB_BLOCKED || state == JOB_GROUPED || state == JOB_LIMITED);
 	Assert(!TIMESTAMP_NOT_FINITE(job->run_at));
 
 	job->state = state;
@@ -192,7 +194,7 @@ QueueJobBlock(JobHead *job, JobState state)
 void
 QueueJobUnblock(JobHead *job)
 {
-	Assert(job->state == JOB_BLOCKED || job->state == JOB_GROUPED);
+	Assert(job->state == JOB_BLOCKED || job->state == JOB_GROUPED || job->state == JOB_LIMITED);
 
 	job->run_at = job->order_at;
 }
@@ -277,7 +279,7 @@ bad_option(const char *key, const char *detail)
 			 errmsg("invalid option \"%s\"", key),
 			 errdetail("%s", detail),
 			 errhint("Options are backoff, backoff_base, backoff_max, backoff_jitter, "
-					 "visibility_timeout, job_timeout, keep_completed, keep_failed and unique_for.")));
+					 "visibility_timeout, job_timeout, keep_completed, keep_failed, unique_for and limit_key.")));
 }
 
 static void
@@ -401,6 +403,38 @@ QueueJobCheckOptions(Datum options)
 				 errhint("For example: {\"backoff\": \"fixed\", \"backoff_base\": \"30 s\"}.")));
 	apply_options(jsonb, &given);
 	return given.unique_for;
+}
+
+void
+QueueCheckLimitKey(text *key, const char *name)
+{
+	QueueCheckLabel(key, name);
+	if (VARSIZE_ANY_EXHDR(key) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must not be empty", name),
+				 errdetail("It has 0 bytes; 1 to %d are allowed.", QUEUE_LABEL_MAX),
+				 errhint("Leave it out, or give null in a list, for a job that has none.")));
+}
+
+text *
+QueueJobTakeLimitKey(Datum *options)
+{
+	static const char *const name = "limit_key";
+	Jsonb	   *jsonb = DatumGetJsonbP(*options);
+	JsonbValue	value;
+	text	   *key;
+
+	if (!JB_ROOT_IS_OBJECT(jsonb) ||
+		getKeyJsonValueFromContainer(&jsonb->root, name, strlen(name), &value) == NULL)
+		return NULL;
+	if (value.type != jbvString)
+		bad_option(name, "It must be a string.");
+	key = cstring_to_text_with_len(value.val.string.val, value.val.string.len);
+	QueueCheckLimitKey(key, name);
+	jsonb = DatumGetJsonbP(DirectFunctionCall2(jsonb_delete, *options, CStringGetTextDatum(name)));
+	*options = JB_ROOT_COUNT(jsonb) > 0 ? JsonbPGetDatum(jsonb) : (Datum) 0;
+	return key;
 }
 
 void

@@ -174,6 +174,12 @@ extern void QueueJobOptions(HeapTuple tuple, TupleDesc desc,
 /* check options given at enqueue; an error names what is wrong; unique_for */
 extern int64 QueueJobCheckOptions(Datum options);
 
+/* 1 to QUEUE_LABEL_MAX bytes */
+extern void QueueCheckLimitKey(text *key, const char *name);
+
+/* the limit_key of the options, taken out of them; NULL: none.  0: nothing is left */
+extern text *QueueJobTakeLimitKey(Datum *options);
+
 /* how long to wait before the attempt after this one */
 extern int64 QueueBackoff(const JobOptions *options, int attempt);
 

@@ -50,10 +50,10 @@
 #include "dequeue.h"
 #include "entry.h"
 #include "flow.h"
-#include "group.h"
 #include "internal.h"
 #include "launcher.h"
 #include "mark.h"
+#include "place.h"
 #include "pool.h"
 #include "ring.h"
 #include "stats.h"
@@ -249,15 +249,19 @@ check_job(int64 job_id, int64 *let_go)
 	QueueReleaseSnapshot(snapshot);
 	QueueStoreClose(&parked);
 	state = row ? (JobState) JOB_HEAD(row)->state : JOB_DELAYED;
-	if ((state != JOB_BLOCKED && state != JOB_GROUPED) ||
+	if ((state != JOB_BLOCKED && state != JOB_GROUPED && state != JOB_LIMITED) ||
 		!QueueSettingsById(JOB_HEAD(row)->queue_id, &settings))
 		return true;
+	/* whoever changes the limit has told us before it has told our cache */
+	if (state == JOB_LIMITED &&
+		!QueueSettingsTryLockById(settings.queue_id, AccessShareLock, &settings))
+		return false;
 	QueueEntryBegin(&entry, &settings);
 	*let_go -= QueueXactPending(entry.slot, COUNT_BLOCKED);
-	if (state == JOB_GROUPED)
-		known = QueueGroupCheck(&entry, row);
-	else
+	if (state == JOB_BLOCKED)
 		known = QueueFlowCheck(&entry, row, &tid);
+	else
+		known = QueuePlaceCheck(&entry, row);
 	*let_go += QueueXactPending(entry.slot, COUNT_BLOCKED);
 	QueueEntryEnd(&entry);
 	return known;
@@ -265,7 +269,7 @@ check_job(int64 job_id, int64 *let_go)
 
 /*
  * All blocked jobs that nothing seems to block: one of each group without a
- * head, and those without parents.
+ * head, one of each limit_key with a free place, and those without parents.
  */
 static int64 *
 find_unblocked(uint64 *count)
@@ -278,6 +282,13 @@ find_unblocked(uint64 *count)
 		"(SELECT DISTINCT ON (p.queue_id, p.group_key) p.job_id FROM queue.job_parked AS p"
 		" WHERE p.state = 'g' AND NOT EXISTS (SELECT FROM queue.group_head AS h"
 		" WHERE h.queue_id = p.queue_id AND h.group_key = p.group_key AND h.job_id <> 0))"
+		" UNION ALL SELECT k.job_id FROM ("
+		"SELECT DISTINCT ON (p.queue_id, p.limit_key) p.queue_id, p.limit_key, p.job_id"
+		" FROM queue.job_parked AS p WHERE p.state = 'k') AS k"
+		" JOIN queue.queue AS q ON q.queue_id = k.queue_id"
+		" WHERE q.max_active_per_key IS NULL OR q.max_active_per_key > ("
+		"SELECT count(*) FROM queue.limit_place AS l WHERE l.queue_id = k.queue_id"
+		" AND l.limit_key = k.limit_key AND l.job_id <> 0 AND l.place <= q.max_active_per_key)"
 		" UNION ALL SELECT p.job_id FROM queue.job_parked AS p"
 		" WHERE p.state = 'b' AND NOT EXISTS (SELECT FROM queue.dependency AS d"
 		" WHERE d.child_id = p.job_id)", 0, NULL, NULL, NULL);
@@ -355,6 +366,10 @@ tidy_rows(void)
 		"DELETE FROM queue.group_head AS h WHERE h.job_id = 0 AND h.at < clock_timestamp() - interval '1 day'"
 		" AND NOT EXISTS (SELECT FROM queue.job_parked AS p WHERE p.queue_id = h.queue_id"
 		" AND p.group_key = h.group_key AND p.state = 'g')", 0, NULL, NULL, NULL);
+	removed += (int64) QueueSpiExecute(
+		"DELETE FROM queue.limit_place AS l WHERE l.job_id = 0 AND l.at < clock_timestamp() - interval '1 day'"
+		" AND NOT EXISTS (SELECT FROM queue.job_parked AS p WHERE p.queue_id = l.queue_id"
+		" AND p.limit_key = l.limit_key AND p.state = 'k')", 0, NULL, NULL, NULL);
 	removed += (int64) QueueSpiExecute(
 		"DELETE FROM queue.privilege AS p WHERE NOT EXISTS ("
 		"SELECT FROM pg_roles AS r WHERE r.oid = p.grantee)", 0, NULL, NULL, NULL);

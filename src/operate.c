@@ -21,6 +21,7 @@
 #include "finish.h"
 #include "internal.h"
 #include "operate.h"
+#include "place.h"
 
 QUEUE_FUNCTION(queue_cancel);
 QUEUE_FUNCTION(queue_purge_queue);
@@ -107,7 +108,9 @@ typedef enum Action
 {
 	ACTION_COUNT,
 	ACTION_DELETE,
-	ACTION_REORDER
+	ACTION_REORDER,				/* this and the next: of the live table */
+	ACTION_LIMIT_ACTIVE,
+	ACTION_LIMIT
 } Action;
 
 typedef struct Sweep
@@ -117,12 +120,55 @@ typedef struct Sweep
 	QueueSlot  *slot;
 	Snapshot	snapshot;		/* of this pass */
 	QueueFinish *finish;		/* of jobs that are deleted */
+	QueueEntry	entry;			/* of jobs that need a place */
 	bool		all;			/* wait for those who are changing a row, and
 								 * pass again until none has */
 	int64		limit;
 	int64		done;
 	int64		missed;			/* rows that somebody changed in this pass */
 } Sweep;
+
+/*
+ * A job of the live table gets a place: one that is running any, one that waits
+ * one within the limit, or it is parked.
+ */
+static TM_Result
+limit_row(Sweep *sweep, QueueStore *store, HeapTuple row, ItemPointer tid)
+{
+	JobHead		before = *JOB_HEAD(row);
+	bool		null;
+	Datum		key;
+	TM_Result	result;
+
+	if (!job_has(row, JOB_LIMIT_KEY) ||
+		(sweep->action == ACTION_LIMIT_ACTIVE && !job_is_active(&before)))
+		return TM_Ok;
+	row = heap_copytuple(row);
+	key = heap_getattr(row, JOB_LIMIT_KEY, QueueEntryDesc(&sweep->entry), &null);
+	if (QueuePlaceHas(&sweep->entry, key, before.job_id))
+		return TM_Ok;
+	if (job_is_active(&before))
+	{
+		/* who settles it waits for us, and then finds its place */
+		QueueXactNoteLeases(QueueStoreHint(store, &before, sweep->slot, true),
+							job_lease(&before));
+		result = QueueStoreUpdate(store, tid, &before, sweep->slot, row, true);
+		if (result == TM_Ok)
+			QueuePlaceForce(&sweep->entry, key, before.job_id);
+	}
+	else
+	{
+		result = QueueStoreDelete(store, tid, &before, sweep->slot, true, true);
+		if (result == TM_Ok)
+		{
+			QueueXactCount(sweep->slot, QueueJobCount(QueueJobState(&before)), -1);
+			QueueEntryPutHead(&sweep->entry, row);
+		}
+	}
+	if (result == TM_Ok)
+		sweep->done++;
+	return result;
+}
 
 static void
 sweep_row(Sweep *sweep, QueueStore *store, HeapTuple row, ItemPointer tid)
@@ -165,6 +211,10 @@ sweep_row(Sweep *sweep, QueueStore *store, HeapTuple row, ItemPointer tid)
 			result = QueueStoreUpdate(store, tid, &before, sweep->slot, copy, sweep->all);
 			if (result == TM_Ok)
 				sweep->done++;
+			break;
+		case ACTION_LIMIT_ACTIVE:
+		case ACTION_LIMIT:
+			result = limit_row(sweep, store, row, tid);
 			break;
 	}
 	if (result != TM_Ok)
@@ -218,7 +268,7 @@ sweep_queue(Sweep *sweep)
 			 QueueStoreNextClass(&store, sweep->settings->queue_id, order_class, &order_class);)
 			sweep_class(sweep, &store, order_class);
 		QueueStoreClose(&store);
-		if (sweep->action != ACTION_REORDER)
+		if (sweep->action < ACTION_REORDER)
 		{
 			QueueStoreOpen(&store, true);
 			sweep_class(sweep, &store, 0);
@@ -260,6 +310,26 @@ QueueReorder(const QueueSettings *settings)
 	};
 
 	(void) sweep_queue(&sweep);
+}
+
+void
+QueueLimitJobs(const QueueSettings *settings)
+{
+	Sweep		sweep = {
+		.action = ACTION_LIMIT_ACTIVE, .settings = settings, .all = true,
+		.limit = PG_INT64_MAX
+	};
+
+	if (settings->max_active_per_key >= 0)
+	{
+		QueueEntryBegin(&sweep.entry, settings);
+		(void) sweep_queue(&sweep);
+		sweep.action = ACTION_LIMIT;
+		(void) sweep_queue(&sweep);
+		QueueEntryEnd(&sweep.entry);
+	}
+	/* there may be more places than before */
+	QueueXactCheck(0);
 }
 
 Datum

@@ -19,4 +19,10 @@ extern int64 QueueCountJobs(const QueueSettings *settings, int64 limit);
 /* give the waiting jobs the order that new settings ask for */
 extern void QueueReorder(const QueueSettings *settings);
 
+/*
+ * max_active_per_key was set: its jobs get places, or must wait for one.  Those
+ * that are running get one in any case.  Producers must be kept away.
+ */
+extern void QueueLimitJobs(const QueueSettings *settings);
+
 #endif							/* QUEUE_OPERATE_H */

@@ -33,6 +33,7 @@ typedef enum JobState
 	JOB_DELAYED = 'd',
 	JOB_BLOCKED = 'b',			/* by parents that are not completed */
 	JOB_GROUPED = 'g',			/* by another job of its group; shown as blocked */
+	JOB_LIMITED = 'k',			/* by others with its limit_key; shown as blocked */
 	JOB_COMPLETED = 'c',
 	JOB_FAILED = 'f',
 	JOB_CANCELLED = 'x'

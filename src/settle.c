@@ -149,6 +149,7 @@ give_back(Settler *settler, HeapTuple row, ItemPointer tid, const JobHead *befor
 								job_due_key(job));
 			QueueStoreInsert(&parked, &row, 1);
 			QueueStoreClose(&parked);
+			QueueFinishPause(settler->finish, row, settler->slot);
 		}
 	}
 	if (result == TM_Ok)

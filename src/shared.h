@@ -171,7 +171,7 @@ typedef struct Installation
 	pg_atomic_uint32 grow;		/* there is a job, but no executor for it */
 	pg_atomic_uint32 served_generation; /* counts changes of which queues are served */
 
-	/* blocked jobs that the maintenance worker is to look at; see group.c */
+	/* blocked jobs that the maintenance worker is to look at; see place.c */
 	slock_t		check_mutex;	/* guards the next three */
 	bool		check_all;		/* all there are */
 	int			num_checks;

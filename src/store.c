@@ -131,7 +131,7 @@ QueueStoreOpen(QueueStore *store, bool parked)
 {
 	const QueueCatalog *cat = QueueCatalogGet(false);
 	Relation	heap = QueueOpenTable(parked ? cat->parked : cat->live, RowExclusiveLock);
-	int			own_indexes = parked ? 3 : 2;
+	int			own_indexes = parked ? 4 : 2;
 	List	   *list;
 
 	if (heap->rd_tableam != GetHeapamTableAmRoutine() ||
@@ -149,6 +149,7 @@ QueueStoreOpen(QueueStore *store, bool parked)
 	store->id_index = index_open(parked ? cat->parked_id : cat->live_id, RowExclusiveLock);
 	store->order_index = index_open(parked ? cat->parked_due : cat->live_ready, RowExclusiveLock);
 	store->group_index = parked ? index_open(cat->parked_group, RowExclusiveLock) : NULL;
+	store->limit_index = parked ? index_open(cat->parked_limit, RowExclusiveLock) : NULL;
 	store->context = CurrentMemoryContext;
 	store->slot = NULL;
 	if (heap->rd_indexvalid)
@@ -170,6 +171,8 @@ close_store(QueueStore *store, LOCKMODE lock)
 		ExecDropSingleTupleTableSlot(store->slot);
 	if (unlikely(store->foreign_indexes))
 		close_indexes(&store->all, lock);
+	if (store->limit_index)
+		index_close(store->limit_index, lock);
 	if (store->group_index)
 		index_close(store->group_index, lock);
 	index_close(store->order_index, lock);
@@ -255,22 +258,24 @@ insert_order_entry(QueueStore *store, const JobHead *job, ItemPointer tid)
 				 UNIQUE_CHECK_NO, false, plain_index_info());
 }
 
-/* of a job that its group blocks: the index has no others */
+/* of a job that its group or its limit_key blocks: their indexes have no others */
 static void
-insert_group_entry(QueueStore *store, HeapTuple tuple, ItemPointer tid)
+insert_place_entry(QueueStore *store, HeapTuple tuple, ItemPointer tid)
 {
 	const JobHead *job = JOB_HEAD(tuple);
 	Datum		values[4];
 	bool		nulls[4] = {false, false, false, false};
+	bool		grouped = job->state == JOB_GROUPED;
 
-	if (job->state != JOB_GROUPED)
+	if (!grouped && job->state != JOB_LIMITED)
 		return;
 	Assert(store->parked);
 	values[0] = Int32GetDatum(job->queue_id);
-	values[1] = heap_getattr(tuple, JOB_GROUP_KEY, RelationGetDescr(store->heap), &nulls[1]);
+	values[1] = heap_getattr(tuple, grouped ? JOB_GROUP_KEY : JOB_LIMIT_KEY,
+							 RelationGetDescr(store->heap), &nulls[1]);
 	values[2] = TimestampTzGetDatum(job->order_at);
 	values[3] = Int64GetDatum(job->job_id);
-	index_insert(store->group_index, values, nulls, tid, store->heap,
+	index_insert(grouped ? store->group_index : store->limit_index, values, nulls, tid, store->heap,
 				 UNIQUE_CHECK_NO, false, plain_index_info());
 }
 
@@ -334,7 +339,7 @@ insert_chunk(QueueStore *store, HeapTuple *tuples, int count)
 		for (int i = 0; i < count; i++)
 			insert_order_entry(store, JOB_HEAD(tuples[i]), &slots[i]->tts_tid);
 		for (int i = 0; i < count; i++)
-			insert_group_entry(store, tuples[i], &slots[i]->tts_tid);
+			insert_place_entry(store, tuples[i], &slots[i]->tts_tid);
 	}
 	for (int i = 0; i < count; i++)
 		ExecClearTuple(slots[i]);
@@ -358,7 +363,7 @@ QueueStoreInsert(QueueStore *store, HeapTuple *tuples, int count)
 		}
 		insert_id_entry(store, JOB_HEAD(tuples[0]), &tuples[0]->t_self);
 		insert_order_entry(store, JOB_HEAD(tuples[0]), &tuples[0]->t_self);
-		insert_group_entry(store, tuples[0], &tuples[0]->t_self);
+		insert_place_entry(store, tuples[0], &tuples[0]->t_self);
 		return;
 	}
 	for (int done = 0; done < count; done += INSERT_CHUNK)
@@ -449,7 +454,7 @@ QueueStoreUpdate(QueueStore *store, ItemPointer tid, const JobHead *old, QueueSl
 		{
 			insert_id_entry(store, JOB_HEAD(tuple), &tts->tts_tid);
 			insert_order_entry(store, JOB_HEAD(tuple), &tts->tts_tid);
-			insert_group_entry(store, tuple, &tts->tts_tid);
+			insert_place_entry(store, tuple, &tts->tts_tid);
 		}
 	}
 	ExecClearTuple(tts);

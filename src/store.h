@@ -45,7 +45,8 @@ typedef struct QueueStore
 	Relation	heap;
 	Relation	id_index;
 	Relation	order_index;
-	Relation	group_index;	/* of the parked table, else NULL */
+	Relation	group_index;	/* of the parked table, else NULL, as the next */
+	Relation	limit_index;
 	bool		foreign_indexes;	/* somebody has made others */
 	QueueIndexes all;			/* then this has them all */
 	MemoryContext context;		/* it was opened in */

@@ -58,7 +58,7 @@ bad_option(const char *key, const char *detail)
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("invalid option \"%s\" of trigger function queue.enqueue_trigger()", key),
 			 errdetail("%s", detail),
-			 errhint("Options are priority, delay, max_attempts, source, batch_id, group_by_keys and columns.")));
+			 errhint("Options are priority, delay, max_attempts, source, batch_id, limit_key, group_by_keys and columns.")));
 }
 
 static char *
@@ -159,6 +159,11 @@ read_option(TriggerOptions *options, const char *key, const JsonbValue *value, R
 		request->source = option_label(key, value);
 	else if (strcmp(key, "batch_id") == 0)
 		request->batch_id = option_label(key, value);
+	else if (strcmp(key, "limit_key") == 0)
+	{
+		request->limit_key = option_label(key, value);
+		QueueCheckLimitKey(request->limit_key, key);
+	}
 	else if (strcmp(key, "group_by_keys") == 0)
 	{
 		if (value->type != jbvBool)

@@ -39,9 +39,9 @@
 
 #include "catalog.h"
 #include "compat.h"
-#include "group.h"
 #include "internal.h"
 #include "launcher.h"
+#include "place.h"
 #include "pool.h"
 #include "stats.h"
 #include "wait.h"
@@ -471,7 +471,7 @@ end_transaction(void)
 	batch_closed = false;
 	announce_extension = announce_database = false;
 	claims = CLAIMS_NONE;
-	QueueGroupForgetPending();
+	QueuePlaceForgetPending();
 }
 
 static void
@@ -535,7 +535,7 @@ xact_callback(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_PRE_COMMIT:
-			QueueGroupJoinPending();
+			QueuePlaceJoinPending();
 			before_commit();
 			break;
 		case XACT_EVENT_COMMIT:
@@ -583,7 +583,7 @@ xact_callback(XactEvent event, void *arg)
 			end_transaction();
 			break;
 		case XACT_EVENT_PRE_PREPARE:
-			QueueGroupJoinPending();
+			QueuePlaceJoinPending();
 			before_prepare();
 			break;
 		case XACT_EVENT_PREPARE:
@@ -673,7 +673,7 @@ subxact_callback(SubXactEvent event, SubTransactionId my_subid,
 		case SUBXACT_EVENT_COMMIT_SUB:
 			reparent_hints(my_subid, parent_subid);
 			reparent_counts(my_subid, parent_subid);
-			QueueGroupCommitSub(my_subid, parent_subid);
+			QueuePlaceCommitSub(my_subid, parent_subid);
 			for (int i = num_checks - 1; i >= 0 && checks[i].subid >= my_subid; i--)
 				checks[i].subid = parent_subid;
 			break;
@@ -695,7 +695,7 @@ subxact_callback(SubXactEvent event, SubTransactionId my_subid,
 				if (counts[i].subid != my_subid)
 					counts[kept++] = counts[i];
 			num_counts = kept;
-			QueueGroupAbortSub(my_subid);
+			QueuePlaceAbortSub(my_subid);
 			while (num_checks > 0 && checks[num_checks - 1].subid >= my_subid)
 				num_checks--;
 			/* our own looks have seen what is undone now */

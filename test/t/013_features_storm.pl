@@ -7,6 +7,7 @@
 # - of a group one job runs at a time, and those that one producer has enqueued
 #   one after the other are done in that order;
 # - of a unique key there is one unfinished job at most;
+# - of a limit_key three jobs run at a time at most;
 # - a child is done after its parents;
 # - the counts of a batch are those of its jobs.
 #
@@ -44,7 +45,22 @@ $node->safe_psql('postgres', q{
 
 	SELECT queue.create_queue('dead', max_attempts => 1000, backoff_base => '10 ms', backoff => 'fixed');
 	SELECT queue.create_queue('q', max_attempts => 3, backoff => 'fixed', backoff_base => '10 ms',
-		visibility_timeout => '1 min', dead_letter_queue => 'dead');
+		visibility_timeout => '1 min', dead_letter_queue => 'dead', max_active_per_key => 3);
+
+	-- at most three transactions run jobs of a key; one that has just committed lets go after it is visible
+	CREATE FUNCTION run_limited(job bigint) RETURNS void LANGUAGE plpgsql AS $$
+	DECLARE
+		key text := (SELECT limit_key FROM queue.job_live WHERE job_id = job);
+	BEGIN
+		FOR i IN 1..1000 LOOP
+			IF key IS NULL OR pg_try_advisory_xact_lock(hashtext(key), 1) OR pg_try_advisory_xact_lock(hashtext(key), 2)
+				OR pg_try_advisory_xact_lock(hashtext(key), 3) THEN
+				RETURN;
+			END IF;
+			PERFORM pg_sleep(0.001);
+		END LOOP;
+		RAISE EXCEPTION 'a fourth job of % runs', key;
+	END $$;
 
 	-- takes, completes and enters into the ledger, in one transaction
 	CREATE FUNCTION work(queue_name text, batch_size int) RETURNS bigint LANGUAGE plpgsql AS $$
@@ -55,6 +71,9 @@ $node->safe_psql('postgres', q{
 		FOR job IN SELECT * FROM queue.dequeue_batch(queue_name, batch_size) LOOP
 			INSERT INTO running SELECT job.group_key, job.job_id WHERE job.group_key IS NOT NULL AND queue_name = 'q';
 			DELETE FROM running AS r WHERE r.group_key = job.group_key AND queue_name = 'q';
+			IF queue_name = 'q' THEN
+				PERFORM run_limited(job.job_id);
+			END IF;
 			IF queue.complete(job.job_id, attempt => job.attempt) THEN
 				INSERT INTO done (job_id, how, group_key, serial)
 				VALUES (job.job_id, 'completed', job.group_key, (job.payload ->> 'serial')::int);
@@ -148,6 +167,57 @@ INSERT INTO sent SELECT queue.enqueue('q', '{}', group_key => 'shared 1');
 PREPARE TRANSACTION 'group :client_id';
 \sleep 2 ms
 COMMIT PREPARED 'group :client_id';
+}],
+	['limit', 40, q{
+\set k random(1, 4)
+INSERT INTO sent SELECT queue.enqueue('q', '{}', options => jsonb_build_object('limit_key', 'limit ' || :k));
+}],
+	['limit_late', 20, q{
+\set k random(1, 4)
+BEGIN;
+INSERT INTO sent SELECT queue.enqueue('q', '{}', options => jsonb_build_object('limit_key', 'limit ' || :k));
+SAVEPOINT s;
+SELECT queue.enqueue('q', '{}', options => jsonb_build_object('limit_key', 'limit ' || :k));
+ROLLBACK TO s;
+\sleep 1 ms
+COMMIT;
+}],
+	['limit_abort', 10, q{
+BEGIN;
+SELECT queue.enqueue_batch('q', '{1,2,3,4}', options => '{"limit_key": "limit 1"}');
+SELECT work('q', 3);
+\sleep 1 ms
+ROLLBACK;
+}],
+	['limit_batch', 10, q{
+INSERT INTO sent SELECT queue.enqueue_batch('q', '{1,2,3,4,5}', options => '{"limit_keys": ["limit 1", "limit 2", "limit 1", null, "limit 1"]}');
+}],
+	['limit_delayed', 20, q{
+\set k random(1, 4)
+INSERT INTO sent SELECT queue.enqueue('q', '{}', options => jsonb_build_object('limit_key', 'limit ' || :k), delay => '5 ms');
+}],
+	['limit_group', 20, q{
+\set g random(1, 5)
+INSERT INTO sent SELECT queue.enqueue('q', '{}', group_key => 'shared ' || :g, options => '{"limit_key": "limit 1"}');
+}],
+	['limit_unique', 10, q{
+\set k random(1, 4)
+SET client_min_messages = warning;
+INSERT INTO sent SELECT queue.enqueue('q', '{}', unique_key => 'limited ' || :k, on_conflict => 'replace',
+	delay => (random() * 2)::int * interval '1 ms', options => jsonb_build_object('limit_key', 'limit ' || :k)) ON CONFLICT DO NOTHING;
+}],
+	['limit_prepared', 5, q{
+BEGIN;
+INSERT INTO sent SELECT queue.enqueue_batch('q', '{1,2}', options => '{"limit_key": "limit 2"}');
+PREPARE TRANSACTION 'limit :client_id';
+\sleep 2 ms
+COMMIT PREPARED 'limit :client_id';
+}],
+	# in any snapshot, three at most are where takers find them; a fourth is an error
+	['limit_watch', 30, q{
+SELECT 1 / CASE WHEN max(n) > 3 THEN 0 ELSE 1 END FROM (
+	SELECT count(*) AS n FROM queue.job_live JOIN queue.queue USING (queue_id)
+	WHERE queue_name = 'q' AND limit_key IS NOT NULL GROUP BY limit_key) AS k;
 }],
 	['unique', 40, q{
 \set k random(1, 10)
@@ -347,6 +417,8 @@ cmp_ok(value('SELECT count(*) FROM flow'), '>', 20, 'of which there are some');
 is(value('SELECT count(*) FROM queue.dependency'), '0', 'no dependency is left');
 is(value('SELECT count(*) FROM queue.unique_key WHERE NOT settled'), '0', 'no key is left');
 is(value('SELECT count(*) FROM queue.group_head WHERE job_id <> 0'), '0', 'no group has a head');
+is(value('SELECT count(*) FROM queue.limit_place WHERE job_id <> 0'), '0', 'no place of a limit_key is taken');
+cmp_ok(value(q{SELECT count(*) FROM queue.job_finished WHERE limit_key IS NOT NULL}), '>', 100, 'of which there were some');
 check_counters($node, 'after the storm');
 check_structure($node, 'after the storm');
 

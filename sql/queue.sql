@@ -180,7 +180,7 @@ COMMENT ON COLUMN queue.job_live.headers IS 'headers that the producer gave';
 COMMENT ON COLUMN queue.job_live.options IS 'settings of this job that differ from its queue';
 COMMENT ON COLUMN queue.job_live.origin IS 'of a dead letter: the queue it comes from, and what it was allowed there';
 COMMENT ON COLUMN queue.job_live.last_error IS 'error of the last failed attempt';
-COMMENT ON COLUMN queue.job_live.progress IS 'progress when the last attempt ended: percent, step, detail';
+COMMENT ON COLUMN queue.job_live.progress IS 'what was told last before an attempt ended: percent, step, detail, at';
 COMMENT ON COLUMN queue.job_live.payload IS 'payload';
 
 CREATE TABLE queue.job_parked (
@@ -442,7 +442,7 @@ COMMENT ON COLUMN queue.job_archive.options IS 'settings of this job that differ
 COMMENT ON COLUMN queue.job_archive.origin IS 'of a dead letter: the queue it comes from, and what it was allowed there';
 COMMENT ON COLUMN queue.job_archive.error IS 'error of the last failed attempt';
 COMMENT ON COLUMN queue.job_archive.result IS 'result that queue.complete() was given';
-COMMENT ON COLUMN queue.job_archive.progress IS 'last progress that was told: percent, step, detail';
+COMMENT ON COLUMN queue.job_archive.progress IS 'what was told last of how far it is: percent, step, detail, at';
 COMMENT ON COLUMN queue.job_archive.payload IS 'payload';
 
 CREATE TABLE queue._archive_00 PARTITION OF queue.job_archive FOR VALUES IN (0) USING heap;
@@ -877,6 +877,25 @@ AS 'MODULE_PATHNAME', 'queue_release';
 COMMENT ON FUNCTION queue.release IS
 	'gives a job back unprocessed, at once or after a delay, and spends no attempt; false if it is not held';
 
+CREATE FUNCTION queue.set_progress(
+	job_id bigint,
+	percent real,
+	step text = null,
+	detail jsonb = null,
+	extend_by interval = null,
+	attempt int = null
+) RETURNS boolean
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_set_progress';
+COMMENT ON FUNCTION queue.set_progress IS
+	'tells how far a job that is held is, for everybody to see at once; null: as before; false if it is not held';
+
+CREATE FUNCTION queue.heartbeat(worker text, queue_name text = null, info jsonb = null) RETURNS void
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_heartbeat';
+COMMENT ON FUNCTION queue.heartbeat IS
+	'tells that a worker lives; the leases of one that has told so, and is silent since, end after queue.worker_timeout';
+
 CREATE FUNCTION queue.cancel(job_id bigint) RETURNS boolean
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'queue_cancel';
@@ -1067,6 +1086,33 @@ AS 'MODULE_PATHNAME', 'queue__state';
 COMMENT ON FUNCTION queue._state IS
 	'internal: the state of a job in words; a lease from before a restore does not count';
 
+CREATE FUNCTION queue._progress(queue_id int, job_id bigint, attempt int, taken_at timestamptz) RETURNS jsonb
+LANGUAGE c STABLE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue__progress';
+COMMENT ON FUNCTION queue._progress IS
+	'internal: what was told of that taking of a job, as long as it lasts; null: nothing';
+
+CREATE FUNCTION queue._workers() RETURNS TABLE (
+	worker text,
+	kind text,
+	pid int,
+	role name,
+	queue_name text,
+	state text,
+	job_id bigint,
+	job_since timestamptz,
+	started_at timestamptz,
+	done bigint,
+	failed bigint,
+	mean_ms double precision,
+	last_heartbeat timestamptz,
+	info jsonb
+)
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 10
+AS 'MODULE_PATHNAME', 'queue__workers';
+COMMENT ON FUNCTION queue._workers IS
+	'internal: the workers that the current user may see; read the view queue.worker';
+
 CREATE FUNCTION queue._dml_trigger() RETURNS trigger
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'queue__dml_trigger';
@@ -1145,7 +1191,7 @@ SELECT
 	j.options,
 	j.origin,
 	j.last_error,
-	j.progress,
+	COALESCE(queue._progress(j.queue_id, j.job_id, j.attempt, j.taken_at), j.progress) AS progress,
 	j.payload
 FROM (SELECT * FROM queue.job_live UNION ALL SELECT * FROM queue.job_parked) AS j
 	JOIN queue.queue AS q ON q.queue_id OPERATOR(pg_catalog.=) j.queue_id
@@ -1172,7 +1218,7 @@ COMMENT ON COLUMN queue.job.headers IS 'headers that the producer gave';
 COMMENT ON COLUMN queue.job.options IS 'settings of this job that differ from its queue';
 COMMENT ON COLUMN queue.job.origin IS 'of a dead letter: the queue it comes from, and what it was allowed there';
 COMMENT ON COLUMN queue.job.last_error IS 'error of the last failed attempt';
-COMMENT ON COLUMN queue.job.progress IS 'progress when the last attempt ended: percent, step, detail';
+COMMENT ON COLUMN queue.job.progress IS 'what was told last of how far it is: percent, step, detail, at';
 COMMENT ON COLUMN queue.job.payload IS 'payload';
 
 CREATE VIEW queue.job_finished WITH (security_barrier = true) AS
@@ -1227,7 +1273,7 @@ COMMENT ON COLUMN queue.job_finished.options IS 'settings of this job that diffe
 COMMENT ON COLUMN queue.job_finished.origin IS 'of a dead letter: the queue it comes from, and what it was allowed there';
 COMMENT ON COLUMN queue.job_finished.error IS 'error of the last failed attempt';
 COMMENT ON COLUMN queue.job_finished.result IS 'result that queue.complete() was given';
-COMMENT ON COLUMN queue.job_finished.progress IS 'last progress that was told: percent, step, detail';
+COMMENT ON COLUMN queue.job_finished.progress IS 'what was told last of how far it is: percent, step, detail, at';
 COMMENT ON COLUMN queue.job_finished.payload IS 'payload';
 
 CREATE VIEW queue._batch AS
@@ -1359,6 +1405,39 @@ COMMENT ON COLUMN queue.batch_progress_view.closed_by IS 'close_batch or grace';
 COMMENT ON COLUMN queue.batch_progress_view.callback_queue IS 'queue that gets a job when the batch is complete';
 COMMENT ON COLUMN queue.batch_progress_view.callback_job_id IS 'number of that job';
 COMMENT ON COLUMN queue.batch_progress_view.callback_error IS 'why that job could not be enqueued';
+
+CREATE VIEW queue.worker WITH (security_barrier = true) AS
+SELECT
+	w.worker,
+	w.kind,
+	w.pid,
+	w.role,
+	w.queue_name,
+	w.state,
+	w.job_id,
+	w.job_since,
+	w.started_at,
+	w.done,
+	w.failed,
+	w.mean_ms,
+	w.last_heartbeat,
+	w.info
+FROM queue._workers() AS w;
+COMMENT ON VIEW queue.worker IS 'who works: executors, and outside workers that call queue.heartbeat(), as far as the reader may see them';
+COMMENT ON COLUMN queue.worker.worker IS 'name of the worker';
+COMMENT ON COLUMN queue.worker.kind IS 'executor: in the server; outside: calls queue.heartbeat()';
+COMMENT ON COLUMN queue.worker.pid IS 'process of the server that it is, or called from last';
+COMMENT ON COLUMN queue.worker.role IS 'role that it works as';
+COMMENT ON COLUMN queue.worker.queue_name IS 'queue that it works for; null: it has not said';
+COMMENT ON COLUMN queue.worker.state IS 'starting, idle, busy, or stale: not heard of for queue.worker_timeout';
+COMMENT ON COLUMN queue.worker.job_id IS 'job that it is at: of those that it holds, the one taken last';
+COMMENT ON COLUMN queue.worker.job_since IS 'since when';
+COMMENT ON COLUMN queue.worker.started_at IS 'when it was started, or first heard of';
+COMMENT ON COLUMN queue.worker.done IS 'jobs completed since then';
+COMMENT ON COLUMN queue.worker.failed IS 'attempts failed since then';
+COMMENT ON COLUMN queue.worker.mean_ms IS 'milliseconds that they took on average';
+COMMENT ON COLUMN queue.worker.last_heartbeat IS 'when it was last heard of; an executor always is';
+COMMENT ON COLUMN queue.worker.info IS 'what it tells of itself';
 
 /* ---------------------------------------------------------------------
  * Privileges, row security, what a dump carries

@@ -90,16 +90,18 @@ static const char *const enqueue_functions = "queue.enqueue, queue.enqueue_batch
 " queue.enqueue_trigger, queue.cancel, queue.create_batch, queue.close_batch, queue.batch_status";
 static const char *const dequeue_functions = "queue.dequeue_batch, queue.complete, queue.complete_many,"
 " queue.complete_and_dequeue, queue.fail, queue.fail_many, queue.extend, queue.release, queue.wait,"
-" queue.process_next";
+" queue.process_next, queue.set_progress, queue.heartbeat, queue._workers";
 static const char *const browse_functions = "queue.job_status, queue.list_jobs, queue.queue_stats,"
-" queue.batch_status, queue._may, queue._state";
+" queue.batch_status, queue._may, queue._state, queue._progress, queue._workers";
 static const char *const admin_functions = "queue.alter_queue, queue.reset_queue_setting,"
 " queue.drop_queue, queue.pause_queue, queue.resume_queue, queue.purge_queue, queue.grant_queue,"
 " queue.revoke_queue, queue.requeue_failed, queue.retry_job, queue.redrive, queue.clean,"
 " queue.set_handler, queue.set_mode, queue.bind, queue.unbind, queue.start_processing,"
 " queue.stop_processing";
 static const char *const browse_tables = "queue.job, queue.job_finished, queue.queue, queue.privilege,"
-" queue.job_archive, queue.job_log, queue.binding, queue.batch_progress_view";
+" queue.job_archive, queue.job_log, queue.binding, queue.batch_progress_view,"
+" queue.worker";
+static const char *const dequeue_tables = "queue.worker";
 
 static void
 check_int(const char *name, int value, int least, int most)
@@ -301,7 +303,10 @@ grant_usage(Oid role, int privileges)
 	if (privileges & (PRIVILEGE_ENQUEUE | PRIVILEGE_ADMIN))
 		GRANT("GRANT EXECUTE ON FUNCTION %s TO %s", enqueue_functions);
 	if (privileges & (PRIVILEGE_DEQUEUE | PRIVILEGE_ADMIN))
+	{
 		GRANT("GRANT EXECUTE ON ROUTINE %s TO %s", dequeue_functions);
+		GRANT("GRANT SELECT ON %s TO %s", dequeue_tables);
+	}
 	if (privileges & (PRIVILEGE_BROWSE | PRIVILEGE_ADMIN))
 	{
 		GRANT("GRANT EXECUTE ON FUNCTION %s TO %s", browse_functions);

@@ -543,7 +543,7 @@ QueueSettingsByName(const char *name, Size length, QueueSettings *settings)
 	return load_queue(padded, 0, settings);
 }
 
-/* read queue.privilege for the current user, who may be member of grantees */
+/* read queue.privilege for a role, which may be member of grantees */
 static int
 load_privileges(const QueueSettings *settings, Oid user)
 {
@@ -582,6 +582,12 @@ load_privileges(const QueueSettings *settings, Oid user)
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	return privileges;
+}
+
+int
+QueuePrivilegesOf(const QueueSettings *settings, Oid role)
+{
+	return load_privileges(settings, role);
 }
 
 int

@@ -140,6 +140,9 @@ extern Datum QueueSettingRead(int32 queue_id, QueueSetting setting, bool *null);
 /* what the current user may do with a queue, as a set of QueuePrivilege */
 extern int	QueuePrivileges(const QueueSettings *settings);
 
+/* what a role may do: reads the table at each call */
+extern int	QueuePrivilegesOf(const QueueSettings *settings, Oid role);
+
 /*
  * The queue of that name, for a caller who needs one of the privileges in the
  * set; an error if there is none, or it may not.

@@ -51,6 +51,7 @@
 #include "internal.h"
 #include "mark.h"
 #include "place.h"
+#include "progress.h"
 #include "settle.h"
 #include "wait.h"
 
@@ -255,6 +256,8 @@ take_live(Taker *taker, HeapTuple row, ItemPointer tid)
 	}
 
 	copy = form_taken(taker, row);
+	if (active)
+		copy = QueueProgressKeep(copy, desc, &before);
 	/* what an executor has claimed, and not started, was no attempt */
 	if (active && !begun)
 		JOB_HEAD(copy)->attempt--;
@@ -270,6 +273,7 @@ take_live(Taker *taker, HeapTuple row, ItemPointer tid)
 		/* the old version, with the attempt and the worker that stalled */
 		(void) log_stalled(taker_finish(taker), row, desc, &taker->settings, taker->now,
 						   "taken over");
+		QueueProgressEnd(&before);
 		taker->took_over = true;
 	}
 	else if (!active)

@@ -32,6 +32,7 @@
 #include "flow.h"
 #include "onfailed.h"
 #include "place.h"
+#include "progress.h"
 #include "ring.h"
 #include "unique.h"
 
@@ -312,6 +313,8 @@ QueueFinishJob(QueueFinish *finish, HeapTuple row, TupleDesc desc,
 	Assert(settings->queue_id == JOB_HEAD(row)->queue_id);
 
 	QueueXactCount(slot, QueueJobCount(QueueJobState(JOB_HEAD(row))), -1);
+	row = QueueProgressKeep(row, desc, JOB_HEAD(row));
+	QueueProgressEnd(JOB_HEAD(row));
 	if ((dead_letter || call_on_failed) && error)
 		row = QueueJobWithError(row, desc, *error);
 	count_in_batch(finish, row, state);
@@ -329,6 +332,7 @@ QueueFinishRemove(QueueFinish *finish, HeapTuple row, TupleDesc desc,
 				  const QueueSettings *settings, QueueSlot *slot)
 {
 	QueueXactCount(slot, QueueJobCount(QueueJobState(JOB_HEAD(row))), -1);
+	QueueProgressEnd(JOB_HEAD(row));
 	count_in_batch(finish, row, JOB_CANCELLED);
 	(void) remember_end(finish, row, slot, JOB_CANCELLED, false);
 }

@@ -202,14 +202,42 @@ QueueArgAge(Datum interval, const char *name)
 												   TimestampTzGetDatum(now), interval));
 }
 
+/* info and detail: what stands in shared memory */
 void
-QueueRequireWritable(const char *function)
+QueueCheckSmallJsonb(Datum jsonb, const char *name, int most)
+{
+	Size		size = toast_raw_datum_size(jsonb) - VARHDRSZ;
+
+	if (size > (Size) most)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("%s must not be larger than %d bytes", name, most),
+				 errdetail("It has %zu bytes; at most %d are allowed.", size, most),
+				 errhint("Store large data elsewhere.")));
+}
+
+static void
+require_preload(void)
 {
 	if (!QueueSharedReady())
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the library \"queue\" is not preloaded"),
 				 errhint("Add shared_preload_libraries = 'queue' to postgresql.conf and restart the server.")));
+}
+
+void
+QueueRequireRunning(const char *function)
+{
+	require_preload();
+	PreventCommandIfParallelMode(function);
+	PreventCommandDuringRecovery(function);
+}
+
+void
+QueueRequireWritable(const char *function)
+{
+	require_preload();
 	PreventCommandIfReadOnly(function);
 	PreventCommandIfParallelMode(function);
 	PreventCommandDuringRecovery(function);

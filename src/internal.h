@@ -44,6 +44,9 @@ extern void QueueCheckLabel(text *label, const char *name);
 extern int64 QueueArgDuration(Datum interval, const char *name, bool allow_zero);
 /* the time that an age, which may have months, reaches back to */
 extern TimestampTz QueueArgAge(Datum interval, const char *name);
+extern void QueueCheckSmallJsonb(Datum jsonb, const char *name, int most);
+/* of what writes no table: a read-only transaction will do, a standby will not */
+extern void QueueRequireRunning(const char *function);
 extern void QueueRequireWritable(const char *function);
 
 #endif							/* QUEUE_INTERNAL_H */

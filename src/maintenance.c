@@ -50,11 +50,14 @@
 #include "dequeue.h"
 #include "entry.h"
 #include "flow.h"
+#include "group.h"
+#include "heartbeat.h"
 #include "internal.h"
 #include "launcher.h"
 #include "mark.h"
 #include "place.h"
 #include "pool.h"
+#include "progress.h"
 #include "ring.h"
 #include "stats.h"
 #include "wait.h"
@@ -77,6 +80,7 @@ PGDLLEXPORT void queue_vacuum_main(Datum main_arg);
 #define BATCH_SHARE			20		/* they may take 1/20 of the time */
 #define BATCH_OPEN_MS		1000	/* as long as none is closed */
 #define BATCH_EVERY_MS		60000	/* all of them */
+#define WORKERS_EVERY_MS	1000	/* or when one is lost */
 #define RECHECK_MS			10
 #define RECHECK_SHARE		10		/* looking again may take 1/10 of the time */
 #define SAFETY_SHARE		100		/* a safety look may take 1/100 of the time */
@@ -96,6 +100,7 @@ typedef enum Step
 	STEP_COUNT,
 	STEP_MOVE,
 	STEP_CHECK,
+	STEP_WORKERS,
 	STEP_SWEEP,
 	STEP_BATCH,
 	STEP_RING,
@@ -106,6 +111,7 @@ static const char *const step_names[] = {
 	[STEP_COUNT] = "counters counted anew",
 	[STEP_MOVE] = "due jobs moved",
 	[STEP_CHECK] = "blocked jobs let go",
+	[STEP_WORKERS] = "leases of lost workers ended",
 	[STEP_SWEEP] = "ended leases found",
 	[STEP_BATCH] = "batches completed",
 	[STEP_RING] = "expired leaves truncated",
@@ -459,9 +465,11 @@ queue_maintain(PG_FUNCTION_ARGS)
 				completed,
 				truncated = 0;
 	int64	   *blocked;
-	bool		closed;
+	int64		lost = 0;
+	bool		closed,
+				again;
 	uint64		num_blocked;
-	TimestampTz next_due;
+	TimestampTz next_due = PG_INT64_MAX;
 
 	QueueRequireWritable("queue.maintain()");
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
@@ -476,6 +484,8 @@ queue_maintain(PG_FUNCTION_ARGS)
 	}
 	queues = QueueSettingsAll();
 	make_slots(queues);
+	if (QueueHeartbeatLost(QueueCatalogGet(false)->live, &next_due))
+		lost = QueueHeartbeatEndLeases(&again);
 	foreach(lc, queues)
 	{
 		int			n;
@@ -503,6 +513,7 @@ queue_maintain(PG_FUNCTION_ARGS)
 	}
 	put_step(rsinfo, STEP_MOVE, moved);
 	put_step(rsinfo, STEP_CHECK, -let_go);
+	put_step(rsinfo, STEP_WORKERS, lost);
 	put_step(rsinfo, STEP_SWEEP, found);
 	put_step(rsinfo, STEP_BATCH, completed);
 	put_step(rsinfo, STEP_RING, truncated);
@@ -807,6 +818,33 @@ look_at_batches(Installation *installation, TimestampTz *wake_at)
 		*wake_at = Min(*wake_at, not_before);
 }
 
+/* workers that are not heard of any more: end their leases, which sweeps find */
+static void
+look_for_lost_workers(Oid live_id, TimestampTz *wake_at)
+{
+	static TimestampTz looked_at,
+				lost_at;		/* nobody is lost before */
+	TimestampTz now = GetCurrentTimestamp();
+	bool		again = false;
+	int64		ended;
+
+	/* the timeout may have been changed */
+	if (every(&looked_at, WORKERS_EVERY_MS, now) || now >= lost_at)
+	{
+		lost_at = PG_INT64_MAX;
+		if (QueueHeartbeatLost(live_id, &lost_at))
+			do
+			{
+				QueueWorkerBegin("ending the leases of lost workers");
+				ended = QueueHeartbeatEndLeases(&again);
+				QueueWorkerCommit();
+			} while (ended > 0);
+		if (again)
+			lost_at = Min(lost_at, now + (TimestampTz) WORKERS_EVERY_MS * 1000);
+	}
+	*wake_at = Min(*wake_at, lost_at);
+}
+
 /* parked hints have no expiry to sweep for, but need the safety look as well */
 static void
 lower_parked(Installation *installation)
@@ -868,6 +906,7 @@ tidy(Installation *installation, Oid live_id)
 	QueueWorkerCommit();
 	QueueWorkerBegin("removing what nobody needs");
 	(void) tidy_rows();
+	(void) QueueProgressTidy();
 	QueueSharedFreeInstallations(MyDatabaseId, live_id);
 	QueueSharedFreeQueues(live_id, known_queue, &known);
 	load_queues();
@@ -1022,6 +1061,7 @@ queue_maintenance_main(Datum main_arg)
 		move_due(installation, &wake_at);
 		check_blocked(installation, &wake_at);
 		QueuePoolManage(installation, queue_of_slot, &wake_at);
+		look_for_lost_workers(live_id, &wake_at);
 		sweep_leases(installation, &wake_at);
 		wake_next(installation);
 		look_at_batches(installation, &wake_at);

@@ -50,6 +50,9 @@ int			queue_maintenance_interval = 1000;
 int			queue_vacuum_threshold = 100000;
 bool		queue_async_claims = true;
 int			queue_max_wait = 60000;
+int			queue_max_workers = 1000;
+int			queue_worker_timeout = 60000;
+int			queue_max_progress = 1000;
 
 static ProcessUtility_hook_type prev_process_utility;
 
@@ -108,6 +111,19 @@ define_settings(void)
 							"Sets how long a worker that runs handlers is kept without a job.",
 							NULL, &queue_executor_idle_timeout, 10000, 10, 24 * 60 * 60 * 1000,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("queue.max_workers",
+							"Sets the maximum number of outside workers, over all databases, that tell that they live.",
+							NULL, &queue_max_workers, 1000, 1, 100000,
+							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("queue.worker_timeout",
+							"Sets the time after which an outside worker that is not heard of counts as lost.",
+							"Its leases end then. 0 means never.",
+							&queue_worker_timeout, 60000, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("queue.max_progress",
+							"Sets the maximum number of running jobs, over all databases, whose progress is known.",
+							NULL, &queue_max_progress, 1000, 1, 100000,
+							PGC_POSTMASTER, 0, NULL, NULL, NULL);
 #if PG_VERSION_NUM >= 150000
 	MarkGUCPrefixReserved("queue");
 #else

@@ -63,5 +63,8 @@ extern int	queue_maintenance_interval;
 extern int	queue_vacuum_threshold;
 extern bool queue_async_claims;
 extern int	queue_max_wait;
+extern int	queue_max_workers;
+extern int	queue_worker_timeout;
+extern int	queue_max_progress;
 
 #endif							/* QUEUE_H */

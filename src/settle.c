@@ -29,7 +29,9 @@
 
 #include "compat.h"
 #include "finish.h"
+#include "heartbeat.h"
 #include "internal.h"
+#include "progress.h"
 #include "settle.h"
 
 QUEUE_FUNCTION(queue_complete);
@@ -127,9 +129,11 @@ enter_queue(Settler *settler, const JobHead *job)
 static TM_Result
 give_back(Settler *settler, HeapTuple row, ItemPointer tid, const JobHead *before)
 {
-	JobHead    *job = JOB_HEAD(row);
+	JobHead    *job;
 	TM_Result	result;
 
+	row = QueueProgressKeep(row, settler->desc, before);
+	job = JOB_HEAD(row);
 	if (job->state == JOB_WAITING)
 	{
 		/* before the row is there, the hint of its class must be */
@@ -156,6 +160,7 @@ give_back(Settler *settler, HeapTuple row, ItemPointer tid, const JobHead *befor
 	{
 		QueueXactCount(settler->slot, QueueJobCount(QueueJobState(before)), -1);
 		QueueXactCount(settler->slot, QueueJobCount((JobState) job->state), 1);
+		QueueProgressEnd(before);
 		settler->state = (JobState) job->state;
 	}
 	return result;
@@ -175,6 +180,7 @@ complete_row(Settler *settler, HeapTuple row, ItemPointer tid, const JobHead *be
 	{
 		QueueFinishJob(settler->finish, copy, settler->desc, &settler->settings, settler->slot,
 					   JOB_COMPLETED, NULL, settler->result, settler->now);
+		QueueHeartbeatSettled(row, true, settler->now);
 		settler->state = JOB_COMPLETED;
 	}
 	return result;
@@ -200,6 +206,7 @@ fail_row(Settler *settler, HeapTuple row, ItemPointer tid, const JobHead *before
 						   settler->error, settler->now);
 			QueueFinishJob(settler->finish, copy, settler->desc, &settler->settings,
 						   settler->slot, JOB_FAILED, NULL, NULL, settler->now);
+			QueueHeartbeatSettled(copy, false, settler->now);
 			settler->state = JOB_FAILED;
 		}
 		return result;
@@ -211,9 +218,12 @@ fail_row(Settler *settler, HeapTuple row, ItemPointer tid, const JobHead *before
 				   settler->now);
 	result = give_back(settler, copy, tid, before);
 	if (result == TM_Ok)
+	{
 		QueueFinishLog(settler->finish, copy, settler->desc, &settler->settings, "retried",
 					   psprintf("runs again at %s", timestamptz_to_str(JOB_HEAD(copy)->run_at)),
 					   settler->error, settler->now);
+		QueueHeartbeatSettled(copy, false, settler->now);
+	}
 	return result;
 }
 
@@ -574,11 +584,26 @@ queue_fail_many(PG_FUNCTION_ARGS)
 	PG_RETURN_INT64(settler.settled);
 }
 
+bool
+QueueExtend(int64 job_id, int32 attempt, int64 timeout, TimestampTz *expires_at)
+{
+	Settler		settler;
+	Held		held = {job_id, attempt};
+
+	settler_begin(&settler, VERB_EXTEND);
+	settler.expires_at = QueueTimeAfter(settler.now, timeout);
+	settle_held(&settler, &held, 1);
+	settler_end(&settler);
+	if (expires_at)
+		*expires_at = settler.expires_at;
+	return settler.settled == 1;
+}
+
 Datum
 queue_extend(PG_FUNCTION_ARGS)
 {
-	Settler		settler;
 	Held		held;
+	TimestampTz expires_at;
 	int64		timeout;
 
 	QueueRequireWritable("queue.extend()");
@@ -587,13 +612,9 @@ queue_extend(PG_FUNCTION_ARGS)
 	timeout = QueueArgDuration(PG_GETARG_DATUM(1), "visibility_timeout", false);
 	if (!one_held(fcinfo, 2, &held))
 		PG_RETURN_NULL();
-	settler_begin(&settler, VERB_EXTEND);
-	settler.expires_at = QueueTimeAfter(settler.now, timeout);
-	settle_held(&settler, &held, 1);
-	settler_end(&settler);
-	if (settler.settled == 0)
+	if (!QueueExtend(held.job_id, held.attempt, timeout, &expires_at))
 		PG_RETURN_NULL();
-	PG_RETURN_TIMESTAMPTZ(settler.expires_at);
+	PG_RETURN_TIMESTAMPTZ(expires_at);
 }
 
 Datum

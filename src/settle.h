@@ -25,4 +25,10 @@ extern bool QueueHeldComplete(int64 job_id, int32 attempt, const Datum *result);
 extern bool QueueHeldFail(int64 job_id, int32 attempt, text *error, bool retry, JobState *state);
 extern bool QueueHeldRelease(int64 job_id, int32 attempt);
 
+/*
+ * Hold one job for so many microseconds from now; attempt 0: not fenced.  False
+ * if it is not held, else *expires_at, if wanted, is the end of its lease.
+ */
+extern bool QueueExtend(int64 job_id, int32 attempt, int64 timeout, TimestampTz *expires_at);
+
 #endif							/* QUEUE_SETTLE_H */

@@ -8,7 +8,8 @@
  * launcher) and the server's processes.  Nothing in them is truth.  When an array is used up, its user
  * does without: no hint means that a look starts at the left edge of the
  * index, no queue slot means that there are no counters.  Both are slow and
- * right; the log says so once.
+ * right; the log says so once.  Behind them lie the tables of heartbeat.c and
+ * progress.c, which look after themselves.
  *
  * Slots are found by walking the array under Shared->lock, which happens
  * once per backend and queue; after that a backend remembers index and life
@@ -34,7 +35,9 @@
 
 #include "compat.h"
 #include "executor.h"
+#include "heartbeat.h"
 #include "mark.h"
+#include "progress.h"
 #include "shared.h"
 
 QueueShared *Shared;
@@ -48,7 +51,7 @@ int			queue_num_backends;
 static TransactionId *CountedXips;
 static LWLockPadded *Locks;
 
-#define NUM_LOCKS	(1 + queue_max_databases + CLASS_LOCKS)
+#define NUM_LOCKS	(1 + queue_max_databases + CLASS_LOCKS + 2)
 
 /* what this backend remembers of the slots that it has used */
 #define LOCAL_SLOTS		64
@@ -89,6 +92,8 @@ shared_size(void)
 	size = add_size(size, mul_size(QueueMaxSnapshotXids(), sizeof(QueueBackend)));
 	size = add_size(size, mul_size(max_worker_processes, sizeof(QueueExecutor)));
 	size = add_size(size, mul_size(max_worker_processes, sizeof(QueueMark)));
+	size = add_size(size, QueueHeartbeatSize());
+	size = add_size(size, QueueProgressSize());
 	return add_size(size, 16 * MAXIMUM_ALIGNOF);
 }
 
@@ -140,6 +145,8 @@ startup_shared(void)
 	queue_num_executors = max_worker_processes;
 	QueueExecutors = carve(&at, sizeof(QueueExecutor) * queue_num_executors);
 	QueueMarks = carve(&at, sizeof(QueueMark) * queue_num_executors);
+	QueueHeartbeatInit(carve(&at, QueueHeartbeatSize()), &Locks[NUM_LOCKS - 2].lock, found);
+	QueueProgressInit(carve(&at, QueueProgressSize()), &Locks[NUM_LOCKS - 1].lock, found);
 	if (!found)
 	{
 		Shared->lock = &Locks[0].lock;

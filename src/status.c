@@ -31,7 +31,8 @@ QUEUE_FUNCTION(queue__hints);
 
 /* the columns that both functions return, from either kind of table */
 #define UNFINISHED_COLUMNS \
-	"SELECT j.job_id, q.queue_name, queue._state(j.state, j.lease_owner), j.progress, null::jsonb," \
+	"SELECT j.job_id, q.queue_name, queue._state(j.state, j.lease_owner)," \
+	" COALESCE(queue._progress(j.queue_id, j.job_id, j.attempt, j.taken_at), j.progress), null::jsonb," \
 	" j.last_error, j.attempt, j.max_attempts::int, j.priority::int, j.worker, j.batch_id," \
 	" j.group_key, j.limit_key, j.unique_key, j.source, j.headers, j.origin, j.payload, j.enqueued_at," \
 	" CASE WHEN j.run_at = 'infinity' THEN j.order_at ELSE j.run_at END," \

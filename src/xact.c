@@ -39,10 +39,12 @@
 
 #include "catalog.h"
 #include "compat.h"
+#include "heartbeat.h"
 #include "internal.h"
 #include "launcher.h"
 #include "place.h"
 #include "pool.h"
+#include "progress.h"
 #include "stats.h"
 #include "wait.h"
 #include "xact.h"
@@ -472,6 +474,8 @@ end_transaction(void)
 	announce_extension = announce_database = false;
 	claims = CLAIMS_NONE;
 	QueuePlaceForgetPending();
+	QueueProgressForget();
+	QueueHeartbeatForget();
 }
 
 static void
@@ -561,6 +565,8 @@ xact_callback(XactEvent event, void *arg)
 			}
 			if (batches)
 				QueueBatchesNote(batches, batch_closed);
+			QueueProgressCommit();
+			QueueHeartbeatCommit();
 			if (announce_extension)
 				QueueLauncherAnnounce(MyDatabaseId);
 			if (announce_database)
@@ -674,6 +680,8 @@ subxact_callback(SubXactEvent event, SubTransactionId my_subid,
 			reparent_hints(my_subid, parent_subid);
 			reparent_counts(my_subid, parent_subid);
 			QueuePlaceCommitSub(my_subid, parent_subid);
+			QueueProgressCommitSub(my_subid, parent_subid);
+			QueueHeartbeatCommitSub(my_subid, parent_subid);
 			for (int i = num_checks - 1; i >= 0 && checks[i].subid >= my_subid; i--)
 				checks[i].subid = parent_subid;
 			break;
@@ -696,6 +704,8 @@ subxact_callback(SubXactEvent event, SubTransactionId my_subid,
 					counts[kept++] = counts[i];
 			num_counts = kept;
 			QueuePlaceAbortSub(my_subid);
+			QueueProgressAbortSub(my_subid);
+			QueueHeartbeatAbortSub(my_subid);
 			while (num_checks > 0 && checks[num_checks - 1].subid >= my_subid)
 				num_checks--;
 			/* our own looks have seen what is undone now */

@@ -50,7 +50,6 @@
 #include "dequeue.h"
 #include "entry.h"
 #include "flow.h"
-#include "group.h"
 #include "heartbeat.h"
 #include "internal.h"
 #include "launcher.h"
@@ -82,6 +81,7 @@ PGDLLEXPORT void queue_vacuum_main(Datum main_arg);
 #define BATCH_EVERY_MS		60000	/* all of them */
 #define WORKERS_EVERY_MS	1000	/* or when one is lost */
 #define RECHECK_MS			10
+#define REREAD_ROUNDS		5		/* so soon after settings have changed */
 #define RECHECK_SHARE		10		/* looking again may take 1/10 of the time */
 #define SAFETY_SHARE		100		/* a safety look may take 1/100 of the time */
 
@@ -1015,6 +1015,7 @@ queue_maintenance_main(Datum main_arg)
 				known_live_id = InvalidOid;
 	TimestampTz rings_at = 0,
 				tidied_at = 0;
+	int			rereads = 0;	/* rounds that are to follow soon */
 	MemoryContext context;
 
 	QueueWorkerConnect(DatumGetObjectId(main_arg), true);
@@ -1070,6 +1071,13 @@ queue_maintenance_main(Datum main_arg)
 		if (every(&tidied_at, TIDY_EVERY_MS, now))
 			tidy(installation, live_id);
 		start_vacuum(installation, live_id);
+
+		/* a commit wakes us before its invalidations are sent */
+		if (pg_atomic_exchange_u32(&installation->settings_changed, 0) != 0)
+			rereads = REREAD_ROUNDS;
+		if (rereads > 0)
+			wake_at = Min(wake_at, GetCurrentTimestamp() + RECHECK_MS * 1000);
+		rereads -= rereads > 0;
 
 		/* what should have been done already is done at once */
 		now = GetCurrentTimestamp();

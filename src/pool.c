@@ -144,8 +144,10 @@ QueuePoolSettingsChanged(QueueSlot *slot)
 {
 	if (slot->installation >= 0)
 	{
-		Latch	   *latch = Installations[slot->installation].maintenance;
+		Installation *installation = &Installations[slot->installation];
+		Latch	   *latch = installation->maintenance;
 
+		pg_atomic_write_u32(&installation->settings_changed, 1);
 		if (latch)
 			SetLatch(latch);
 	}

@@ -164,6 +164,7 @@ startup_shared(void)
 			pg_atomic_init_u32(&installation->idle, 0);
 			pg_atomic_init_u32(&installation->grow, 0);
 			pg_atomic_init_u32(&installation->served_generation, 0);
+			pg_atomic_init_u32(&installation->settings_changed, 0);
 			SpinLockInit(&installation->check_mutex);
 			pg_atomic_init_u32(&installation->session_ended, 0);
 			for (int r = 0; r < 2; r++)

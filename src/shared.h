@@ -170,6 +170,7 @@ typedef struct Installation
 	pg_atomic_uint32 idle;		/* executors that wait for a job */
 	pg_atomic_uint32 grow;		/* there is a job, but no executor for it */
 	pg_atomic_uint32 served_generation; /* counts changes of which queues are served */
+	pg_atomic_uint32 settings_changed;	/* those of a queue have */
 
 	/* blocked jobs that the maintenance worker is to look at; see place.c */
 	slock_t		check_mutex;	/* guards the next three */

@@ -87,7 +87,8 @@ static const struct
 static const char *const enqueue_functions = "queue.enqueue, queue.enqueue_batch, queue.publish,"
 " queue.enqueue_trigger, queue.cancel, queue.create_batch, queue.close_batch, queue.batch_status";
 static const char *const dequeue_functions = "queue.dequeue_batch, queue.complete, queue.complete_many,"
-" queue.complete_and_dequeue, queue.fail, queue.fail_many, queue.extend, queue.release, queue.wait";
+" queue.complete_and_dequeue, queue.fail, queue.fail_many, queue.extend, queue.release, queue.wait,"
+" queue.throttle";
 static const char *const browse_functions = "queue.job_status, queue.list_jobs, queue.queue_stats,"
 " queue.batch_status, queue._may, queue._state";
 static const char *const admin_functions = "queue.alter_queue, queue.reset_queue_setting,"

@@ -23,4 +23,9 @@ extern void QueueLearnClasses(QueueStore *live, QueueSlot *slot);
 extern void QueueFailStalled(QueueFinish *finish, HeapTuple row, TupleDesc desc,
 							 const QueueSettings *settings, QueueSlot *slot, TimestampTz now);
 
+/* end its attempt, and let it wait again; false: somebody has it in hands */
+extern bool QueueReturnStalled(QueueFinish *finish, QueueStore *live, HeapTuple row,
+							   ItemPointer tid, const QueueSettings *settings,
+							   QueueSlot *slot, TimestampTz now);
+
 #endif							/* QUEUE_DEQUEUE_H */

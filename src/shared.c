@@ -136,6 +136,7 @@ startup_shared(void)
 	if (!found)
 	{
 		Shared->lock = &Locks[0].lock;
+		pg_atomic_init_u64(&Shared->started_at, 0);
 #ifdef QUEUE_TESTING
 		pg_atomic_init_u32(&Shared->mutation, 0);
 #endif
@@ -167,6 +168,12 @@ startup_shared(void)
 			pg_atomic_init_u32(&slot->waiters, 0);
 			SpinLockInit(&slot->wait_mutex);
 			slot->first_waiter = slot->last_waiter = -1;
+			slot->alarm = PG_INT64_MAX;
+			SpinLockInit(&slot->limit_mutex);
+			pg_atomic_init_u32(&slot->limited, 0);
+			pg_atomic_init_u64(&slot->throttled_until, 0);
+			pg_atomic_init_u64(&slot->throttle_saved, 0);
+			pg_atomic_init_u32(&slot->throttle_steps, 0);
 			for (int c = 0; c < NUM_COUNTS; c++)
 				pg_atomic_init_u64(&slot->count[c], 0);
 		}
@@ -362,6 +369,14 @@ make_slot(int installation, int32 queue_id)
 		pg_atomic_write_u32(&slot->dependents, 1);	/* nobody knows */
 		for (int c = 0; c < NUM_COUNTS; c++)
 			pg_atomic_write_u64(&slot->count[c], 0);
+		/* who held places has pinned it, so all are back */
+		Assert(slot->places == 0);
+		slot->rate_full_at = PG_INT64_MIN;
+		slot->throttle_loaded = false;
+		pg_atomic_write_u32(&slot->limited, 0);
+		pg_atomic_write_u64(&slot->throttled_until, 0);
+		pg_atomic_write_u64(&slot->throttle_saved, 0);
+		pg_atomic_write_u32(&slot->throttle_steps, 0);
 		slot->queue_id = queue_id;
 		slot->installation = installation;
 		/* a queue that had to do without until now was not counted */

@@ -108,34 +108,54 @@ rate_of(const QueueSettings *settings)
 	return rate;
 }
 
-void
-QueueLimitStart(void)
+/* a time in shared memory that is not to be later than most, even if the clock was set back */
+static TimestampTz
+read_time(pg_atomic_uint64 *time, TimestampTz most)
+{
+	uint64		at = pg_atomic_read_u64(time);
+
+	if (likely((TimestampTz) at <= most))
+		return (TimestampTz) at;
+	(void) pg_atomic_compare_exchange_u64(time, &at, (uint64) most);
+	return most;
+}
+
+/* when the server began to write */
+static TimestampTz
+started_at(TimestampTz now)
 {
 	uint64		never = 0;
 
-	(void) pg_atomic_compare_exchange_u64(&Shared->started_at, &never,
-										  (uint64) GetCurrentTimestamp());
+	(void) pg_atomic_compare_exchange_u64(&Shared->started_at, &never, (uint64) now);
+	return read_time(&Shared->started_at, now);
 }
 
-/* when will the bucket be full?  Caller holds limit_mutex. */
-static int64
-full_at(const QueueSlot *slot, const QueueSettings *settings, Rate rate, int64 now,
-		TimestampTz started_at)
+void
+QueueLimitStart(void)
 {
-	int64		at = slot->rate_full_at;
-
-	if (settings->created_at <= started_at)
-		at = Max(at, started_at * NSECS_PER_USEC + rate.bucket);
-	return Min(Max(at, now), now + rate.bucket);
+	(void) started_at(GetCurrentTimestamp());
 }
 
-/* the end of the throttle, 0: none; a clock that was set back must not prolong it */
+/*
+ * When will the bucket be full?  Caller holds limit_mutex.  It cannot be more
+ * than empty, whatever its size was before.
+ */
+static int64
+full_at(QueueSlot *slot, const QueueSettings *settings, Rate rate, int64 now, TimestampTz started)
+{
+	if (settings->created_at <= started)
+		slot->rate_full_at = Max(slot->rate_full_at, started * NSECS_PER_USEC + rate.bucket);
+	slot->rate_full_at = Min(slot->rate_full_at, now + rate.bucket);
+	return Max(slot->rate_full_at, now);
+}
+
+/* the end of the throttle, 0: none */
 static inline TimestampTz
 throttled_until(QueueSlot *slot, TimestampTz now)
 {
-	TimestampTz until = (TimestampTz) pg_atomic_read_u64(&slot->throttled_until);
+	TimestampTz until = read_time(&slot->throttled_until, now + THROTTLE_LONGEST);
 
-	return until <= now ? 0 : Min(until, now + THROTTLE_LONGEST);
+	return until <= now ? 0 : until;
 }
 
 /* the first who comes to a new slot brings what its row says */
@@ -167,7 +187,7 @@ get(QueueLimit *limit, bool active, LimitHeld *held)
 	bool		place = settings->max_active >= 0 && !active && !limit->place;
 	bool		token = settings->rate_limit >= 0 && limit->token == 0;
 	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz started_at = (TimestampTz) pg_atomic_read_u64(&Shared->started_at);
+	TimestampTz started = token ? started_at(now) : 0;
 	TimestampTz throttled = throttled_until(slot, now);
 	Rate		rate = token ? rate_of(settings) : (Rate) {0, 0};
 	int64		places = 0;
@@ -197,7 +217,7 @@ get(QueueLimit *limit, bool active, LimitHeld *held)
 	}
 	if (token && !limit->denied)
 	{
-		full = full_at(slot, settings, rate, now * NSECS_PER_USEC, started_at);
+		full = full_at(slot, settings, rate, now * NSECS_PER_USEC, started);
 		if (full + rate.token > now * NSECS_PER_USEC + rate.bucket)
 		{
 			limit->denied = true;
@@ -249,8 +269,6 @@ QueueLimitBegin(QueueLimit *limit, const QueueSettings *settings, QueueSlot *slo
 	load_throttle(slot, settings);
 	if (likely(!limit->applies && pg_atomic_read_u64(&slot->throttled_until) == 0))
 		return true;
-	if (settings->rate_limit >= 0)
-		QueueLimitStart();
 	if (settings->max_active >= 0)
 	{
 		if (pg_atomic_read_u32(&slot->limited) == 0)
@@ -353,13 +371,11 @@ QueueLimitRead(QueueSlot *slot, const QueueSettings *settings, int64 *available)
 	if (settings->rate_limit >= 0)
 	{
 		Rate		rate = rate_of(settings);
-		TimestampTz started_at;
+		TimestampTz started = started_at(now);
 		int64		full;
 
-		QueueLimitStart();
-		started_at = (TimestampTz) pg_atomic_read_u64(&Shared->started_at);
 		SpinLockAcquire(&slot->limit_mutex);
-		full = full_at(slot, settings, rate, now * NSECS_PER_USEC, started_at);
+		full = full_at(slot, settings, rate, now * NSECS_PER_USEC, started);
 		SpinLockRelease(&slot->limit_mutex);
 		*available = (now * NSECS_PER_USEC + rate.bucket - full) / rate.token;
 	}

@@ -14,6 +14,9 @@
  * An active job whose lease has run out is taken over like any other; if its
  * attempts are used up, it is failed here instead.
  *
+ * Before a row is claimed, the limits of the queue are asked (limit.c).  The
+ * first that is denied ends the look, and the hint stays there.
+ *
  * When the live table has nothing more, due jobs are taken straight out of the
  * parked table.  Usually the maintenance worker has moved them before.
  *

@@ -646,10 +646,13 @@ xact_callback(XactEvent event, void *arg)
 		case XACT_EVENT_PREPARE:
 			QueueWaitForget();
 			/* what it has made active, it has ended as well: see check_places() */
-			settle_limits(true, InvalidSubTransactionId);
 			for (int i = 0; i < num_counts; i++)
+			{
+				counts[i].held.completed_at = 0;	/* nobody knows yet */
+				QueueLimitSettle(counts[i].slot, &counts[i].held, true);
 				if (counts[i].held.places > 0)
 					QueueWaitWake(counts[i].slot, counts[i].held.places);
+			}
 			end_transaction();
 			break;
 		default:

@@ -164,8 +164,11 @@ SELECT rate_limit, rate_period, rate_available FROM queue.queue_stats('r');
 -- throttle: until then nothing is taken, whoever asks; it takes effect at once, and no rollback undoes it
 SELECT queue.create_queue('t');
 SELECT queue.enqueue('t', '1') > 0 AS enqueued, queue.enqueue('t', '2') > 0 AS enqueued;
-CREATE FUNCTION throttles(duration interval = null) RETURNS interval LANGUAGE sql AS
-$$SELECT date_trunc('second', queue.throttle('t', duration) - clock_timestamp() + '0.9 s')$$;
+CREATE FUNCTION throttles(duration interval = null) RETURNS interval LANGUAGE sql AS $$
+	SELECT CASE WHEN left_over > '1 min' THEN date_trunc('minute', left_over + '59 s')
+		ELSE date_trunc('second', left_over + '0.9 s') END
+	FROM (SELECT queue.throttle('t', duration) - clock_timestamp()) AS t (left_over)
+$$;
 SELECT throttled_until FROM queue.queue_stats('t');
 BEGIN;
 SELECT throttles('1 h');

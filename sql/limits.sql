@@ -181,20 +181,11 @@ SELECT throttles('1 min');
 SELECT throttles();
 SELECT throttles('2 h');
 -- it is written down
-CREATE PROCEDURE wait_until_saved(saved boolean) LANGUAGE plpgsql AS $$
-BEGIN
-	WHILE (SELECT throttled_until IS NOT NULL FROM queue.queue WHERE queue_name = 't') <> saved LOOP
-		COMMIT;
-		PERFORM pg_sleep(0.01);
-	END LOOP;
-END
-$$;
-CALL wait_until_saved(true);
-SELECT q.throttled_until = s.throttled_until AS same FROM queue.queue AS q JOIN queue.queue_stats('t') AS s USING (queue_name);
+CALL wait_until($$(SELECT q.throttled_until = s.throttled_until FROM queue.queue AS q JOIN queue.queue_stats('t') AS s USING (queue_name))$$);
 -- lifted
 SELECT queue.throttle('t', '0');
 SELECT payload FROM queue.dequeue_batch('t');
-CALL wait_until_saved(false);
+CALL wait_until($$(SELECT throttled_until IS NULL FROM queue.queue WHERE queue_name = 't')$$);
 -- it grows from call to call, as long as none is under way
 SELECT throttles();
 SELECT throttles();
@@ -267,4 +258,3 @@ SELECT queue.throttle('t');
 ROLLBACK;
 SELECT queue.drop_queue(queue_name, true) FROM queue.queue;
 DROP FUNCTION throttles;
-DROP PROCEDURE wait_until_saved;

@@ -808,6 +808,12 @@ AS 'MODULE_PATHNAME', 'queue_wait';
 COMMENT ON PROCEDURE queue.wait IS
 	'waits without a snapshot until there may be a job to take, or the timeout is over';
 
+CREATE FUNCTION queue.throttle(queue_name text, duration interval = null) RETURNS timestamptz
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_throttle';
+COMMENT ON FUNCTION queue.throttle IS
+	'lets nothing be taken from a queue for a while, which grows from call to call if none is given; returns its end; not undone by a rollback';
+
 CREATE FUNCTION queue.complete(job_id bigint, result jsonb = null, attempt int = null) RETURNS boolean
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'queue_complete';
@@ -1013,12 +1019,17 @@ CREATE FUNCTION queue.queue_stats(queue_name text = null) RETURNS TABLE (
 	cancelled bigint,
 	total bigint,
 	oldest_waiting_age interval,
-	paused boolean
+	paused boolean,
+	throttled_until timestamptz,
+	max_active int,
+	rate_limit int,
+	rate_period interval,
+	rate_available int
 )
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 10
 AS 'MODULE_PATHNAME', 'queue_queue_stats';
 COMMENT ON FUNCTION queue.queue_stats IS
-	'counts the jobs of a queue, or of all that the caller may browse, by state; does not read the jobs';
+	'counts the jobs of a queue, or of all that the caller may browse, by state, and shows its limits; does not read the jobs';
 
 /* ---------------------------------------------------------------------
  * Batches

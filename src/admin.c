@@ -90,7 +90,7 @@ static const char *const enqueue_functions = "queue.enqueue, queue.enqueue_batch
 " queue.enqueue_trigger, queue.cancel, queue.create_batch, queue.close_batch, queue.batch_status";
 static const char *const dequeue_functions = "queue.dequeue_batch, queue.complete, queue.complete_many,"
 " queue.complete_and_dequeue, queue.fail, queue.fail_many, queue.extend, queue.release, queue.wait,"
-" queue.process_next, queue.set_progress, queue.heartbeat, queue._workers";
+" queue.process_next, queue.throttle, queue.set_progress, queue.heartbeat, queue._workers";
 static const char *const browse_functions = "queue.job_status, queue.list_jobs, queue.queue_stats,"
 " queue.batch_status, queue._may, queue._state, queue._progress, queue._workers";
 static const char *const admin_functions = "queue.alter_queue, queue.reset_queue_setting,"

@@ -372,6 +372,9 @@ read_settings(HeapTuple tuple, TupleDesc desc, QueueSettings *settings)
 	settings->rate_limit = LIMIT(Q_RATE_LIMIT);
 #undef LIMIT
 	settings->rate_period = QueueIntervalUsecs(DatumGetIntervalP(V(Q_RATE_PERIOD)), "rate_period");
+	if (!null[Q_THROTTLED_UNTIL - 1])
+		settings->throttled_until = DatumGetTimestampTz(V(Q_THROTTLED_UNTIL));
+	settings->created_at = DatumGetTimestampTz(V(Q_CREATED_AT));
 	settings->concurrency = DatumGetInt32(V(Q_CONCURRENCY));
 	settings->min_workers = DatumGetInt32(V(Q_MIN_WORKERS));
 	if (!null[Q_DEAD_LETTER_QUEUE - 1])

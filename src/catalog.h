@@ -96,6 +96,8 @@ typedef struct QueueSettings
 	int			max_active_per_key;
 	int			rate_limit;
 	int64		rate_period;	/* microseconds */
+	TimestampTz throttled_until;	/* as last saved: see limit.c; 0: not */
+	TimestampTz created_at;
 	int			concurrency;
 	int			min_workers;
 	char		dead_letter_queue[QUEUE_NAME_MAX + 1];	/* empty: none */

@@ -14,6 +14,9 @@
  * An active job whose lease has run out is taken over like any other; if its
  * attempts are used up, it is failed here instead.
  *
+ * Before a row is claimed, the limits of the queue are asked (limit.c).  The
+ * first that is denied ends the look, and the hint stays there.
+ *
  * When the live table has nothing more, due jobs are taken straight out of the
  * parked table.  Usually the maintenance worker has moved them before.
  *
@@ -49,6 +52,7 @@
 #include "compat.h"
 #include "dequeue.h"
 #include "internal.h"
+#include "limit.h"
 #include "mark.h"
 #include "place.h"
 #include "progress.h"
@@ -73,6 +77,7 @@ typedef struct Taker
 	QueueSettings settings;
 	QueueStore	live;
 	QueueSlot  *slot;
+	QueueLimit	limit;			/* of what may be taken */
 	QueueFinish *finish;		/* made when something is to be logged */
 	TimestampTz now;
 	int64		visibility_timeout; /* 0: the job's or the queue's */
@@ -200,6 +205,28 @@ QueueFailStalled(QueueFinish *finish, HeapTuple row, TupleDesc desc,
 	QueueFinishJob(finish, row, desc, settings, slot, JOB_FAILED, &error, NULL, now);
 }
 
+bool
+QueueReturnStalled(QueueFinish *finish, QueueStore *live, HeapTuple row, ItemPointer tid,
+				   const QueueSettings *settings, QueueSlot *slot, bool begun, TimestampTz now)
+{
+	JobHead		before = *JOB_HEAD(row);
+	HeapTuple	copy = QueueProgressKeep(heap_copytuple(row), RelationGetDescr(live->heap), &before);
+
+	QueueJobStall(JOB_HEAD(copy));
+	if (!begun)
+		JOB_HEAD(copy)->attempt--;
+	QueueXactNoteCommit(QueueStoreHint(live, &before, slot, true), job_order_key(&before));
+	if (QueueStoreUpdate(live, tid, &before, slot, copy, false) != TM_Ok)
+		return false;
+	QueueXactCount(slot, COUNT_ACTIVE, -1);
+	QueueXactCount(slot, COUNT_WAITING, 1);
+	if (begun)
+		(void) log_stalled(finish, row, RelationGetDescr(live->heap), settings, now, "given back");
+	QueueProgressEnd(&before);
+	heap_freetuple(copy);
+	return true;
+}
+
 /*
  * Is somebody changing this row, so that we need not try?  Trying takes a
  * transaction id, which one who may have to wait does without.
@@ -235,7 +262,7 @@ take_live(Taker *taker, HeapTuple row, ItemPointer tid)
 		hint_add_leases(&taker->held, job_lease(job));
 		return false;
 	}
-	if (taker->spare_xid && is_changing(row))
+	if ((taker->spare_xid || taker->limit.applies) && is_changing(row))
 		return false;
 	if (taker->only_look)
 	{
@@ -254,6 +281,8 @@ take_live(Taker *taker, HeapTuple row, ItemPointer tid)
 		}
 		return false;
 	}
+	if (!QueueLimitTake(&taker->limit, active))
+		return false;
 
 	copy = form_taken(taker, row);
 	if (active)
@@ -263,6 +292,7 @@ take_live(Taker *taker, HeapTuple row, ItemPointer tid)
 		JOB_HEAD(copy)->attempt--;
 	if (QueueStoreUpdate(&taker->live, tid, &before, taker->slot, copy, false) != TM_Ok)
 		return false;
+	QueueLimitUsed(&taker->limit, active);
 	hint_add_leases(&taker->taken, job_lease(JOB_HEAD(copy)));
 	if (!HeapTupleIsHeapOnly(copy))
 		QueueStoreRemember(before.job_id, &copy->t_self);
@@ -320,6 +350,19 @@ peek(Taker *taker, QueueScan *scan, HintKey seen)
 	return seen;
 }
 
+/*
+ * Has the last row been denied, so that there is nothing more for us?  Without a
+ * hint nobody sweeps the class: then a lease that has ended may stand behind it,
+ * and to take that over needs no place.
+ */
+static bool
+limit_reached(Taker *taker, HintSlot *hint)
+{
+	if (taker->limit.denied && hint == NULL && taker->limit.retry_at == PG_INT64_MAX)
+		taker->limit.denied = false;
+	return taker->limit.denied;
+}
+
 /* a look through one class; hint is NULL if shared memory has no room */
 static void
 take_class(Taker *taker, HintSlot *hint, int order_class)
@@ -357,7 +400,7 @@ take_class(Taker *taker, HintSlot *hint, int order_class)
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(taker->context);
 
-		if (took && taker->only_look)
+		if (limit_reached(taker, hint) || (took && taker->only_look))
 		{
 			seen = before;		/* it is there for others */
 			break;
@@ -476,6 +519,13 @@ take_parked(Taker *taker)
 			taker->got++;
 			break;
 		}
+		if (taker->limit.applies && is_changing(row))
+			continue;
+		if (!QueueLimitTake(&taker->limit, false))
+		{
+			seen = job_due_key(&before);
+			break;
+		}
 		changed = true;
 		old = MemoryContextSwitchTo(taker->context);
 		row = heap_copytuple(row);
@@ -494,6 +544,7 @@ take_parked(Taker *taker)
 			insert_moved(&taker->live, &row, 1, taker->slot);
 			QueueXactCount(taker->slot, QueueJobCount((JobState) before.state), -1);
 			QueueXactCount(taker->slot, COUNT_ACTIVE, 1);
+			QueueLimitUsed(&taker->limit, false);
 			emit(taker, row);
 		}
 		MemoryContextSwitchTo(old);
@@ -615,6 +666,12 @@ QueueLearnClasses(QueueStore *live, QueueSlot *slot)
 	}
 }
 
+static inline bool
+wants_more(const Taker *taker)
+{
+	return taker->got < taker->want && !taker->limit.denied;
+}
+
 static void
 take_all_classes(Taker *taker)
 {
@@ -632,14 +689,14 @@ take_all_classes(Taker *taker)
 		}
 		if (known)
 		{
-			for (int i = 0; i < count && taker->got < taker->want; i++)
+			for (int i = 0; i < count && wants_more(taker); i++)
 				take_class(taker, hints[i], hints[i]->order_class);
 			return;
 		}
 	}
 
 	/* without a complete list: class by class through the index */
-	for (int order_class = PG_INT16_MIN - 1; taker->got < taker->want &&
+	for (int order_class = PG_INT16_MIN - 1; wants_more(taker) &&
 		 QueueStoreNextClass(&taker->live, taker->settings.queue_id, order_class, &order_class);)
 		take_class(taker, taker->slot ? QueueHintSlot(taker->slot, order_class, false) : NULL,
 				   order_class);
@@ -697,6 +754,15 @@ take(Taker *taker)
 	taker->slot = QueueXactSlot(taker->settings.queue_id);
 	if (!QueueMayHaveJob(taker->slot, taker->now, &known))
 		return;
+	if (!QueueLimitBegin(&taker->limit, &taker->settings, taker->slot) &&
+		(known || taker->only_look || taker->limit.retry_at != PG_INT64_MAX))
+	{
+		/* who waits, and we may, sleeps until then */
+		QueueLimitPass(&taker->limit);
+		return;
+	}
+	/* denied a place, but what is active may be takable: see limit_reached() */
+	taker->limit.denied = false;
 	taker->spare_xid = taker->only_look ||
 		(taker->wait > 0 && !TransactionIdIsValid(GetTopTransactionIdIfAny()));
 	taker->call = CurrentMemoryContext;
@@ -704,7 +770,7 @@ take(Taker *taker)
 										   ALLOCSET_DEFAULT_SIZES);
 	QueueStoreOpen(&taker->live, false);
 	take_all_classes(taker);
-	if (taker->got < taker->want)
+	if (wants_more(taker))
 		take_parked(taker);
 	if (taker->entered)
 	{
@@ -714,6 +780,7 @@ take(Taker *taker)
 		CommandCounterIncrement();
 		take_all_classes(taker);
 	}
+	QueueLimitEnd(&taker->limit);
 	if (taker->got > 0 && !taker->only_look)
 		QueueXactDead(taker->got);
 	if ((taker->got > 0 && !taker->only_look) || taker->took_over)
@@ -726,10 +793,10 @@ take(Taker *taker)
 	MemoryContextDelete(taker->context);
 
 	/* a waiter that was woken for several jobs may be gone: see wait.c */
-	if (taker->got == taker->want && !taker->only_look &&
+	if ((taker->got == taker->want || taker->limit.denied) && !taker->only_look &&
 		taker->slot && QueueHasWaiters(taker->slot) &&
 		QueueMayHaveJob(taker->slot, taker->now, &known))
-		QueueWaitWake(taker->slot, 1);
+		QueueLimitPass(&taker->limit);
 }
 
 /* take, and wait as long as there is nothing; see wait.h */
@@ -775,13 +842,15 @@ take_or_wait(Taker *taker)
 }
 
 int
-QueueTakeForExecutor(const QueueSettings *settings, int want, ExecutorClaim *claims)
+QueueTakeForExecutor(const QueueSettings *settings, int want, ExecutorClaim *claims,
+					 TimestampTz *retry_at)
 {
 	Taker		taker = {.settings = *settings, .want = want, .claims = claims};
 
 	taker.session = QueueSessionNumber();
 	taker.worker = cstring_to_text(psprintf("executor %d", MyProcPid));
 	take(&taker);
+	*retry_at = taker.limit.denied ? taker.limit.retry_at : PG_INT64_MAX;
 	return taker.got;
 }
 

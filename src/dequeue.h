@@ -20,8 +20,10 @@ extern int	QueueMoveDue(const QueueSettings *settings, int limit, TimestampTz *n
 /*
  * Take up to want jobs for the executor that calls.  The leases end with the
  * process; what is taken is not charged as an attempt before it is started.
+ * *retry_at is when a limit may let more be taken; infinity: no time is known.
  */
-extern int	QueueTakeForExecutor(const QueueSettings *settings, int want, ExecutorClaim *claims);
+extern int	QueueTakeForExecutor(const QueueSettings *settings, int want, ExecutorClaim *claims,
+								 TimestampTz *retry_at);
 
 /* take one job in the caller's transaction: a copy of its row, or NULL */
 extern HeapTuple QueueTakeOne(const QueueSettings *settings);
@@ -32,5 +34,10 @@ extern void QueueLearnClasses(QueueStore *live, QueueSlot *slot);
 /* end the attempt of an active job whose lease has run out, for good */
 extern void QueueFailStalled(QueueFinish *finish, HeapTuple row, TupleDesc desc,
 							 const QueueSettings *settings, QueueSlot *slot, TimestampTz now);
+
+/* end its attempt, and let it wait again; false: somebody has it in hands */
+extern bool QueueReturnStalled(QueueFinish *finish, QueueStore *live, HeapTuple row,
+							   ItemPointer tid, const QueueSettings *settings,
+							   QueueSlot *slot, bool begun, TimestampTz now);
 
 #endif							/* QUEUE_DEQUEUE_H */

@@ -75,6 +75,7 @@ QUEUE_FUNCTION(queue_process_next);
 
 #define CLAIM_USECS		10000	/* work for so long is claimed at once */
 #define TURN_USECS		50000	/* then it is another queue's turn */
+#define LIMIT_USECS		1000000 /* a limited queue is looked at so often */
 #define KILL_AFTER_MS	5000	/* from the cancel of a job to the end of its executor */
 
 /* what this executor knows of a queue that it serves */
@@ -555,6 +556,7 @@ claim(Served *queue, bool *more)
 {
 	QueueSettings settings;
 	ExecutorClaim claims[EXECUTOR_CLAIMS];
+	TimestampTz retry_at = PG_INT64_MAX;
 	int			want;
 	int			got = 0;
 
@@ -570,10 +572,16 @@ claim(Served *queue, bool *more)
 		settings.processing && !settings.paused && settings.owner == me->owner)
 	{
 		want = claim_size(queue, &settings);
-		got = QueueTakeForExecutor(&settings, want, claims);
+		got = QueueTakeForExecutor(&settings, want, claims, &retry_at);
 		*more = got == want;
 	}
 	QueueWorkerCommit();
+	/* a limit of time: come again, now and then in case it is lifted */
+	if (retry_at != PG_INT64_MAX)
+	{
+		queue->not_before = Min(retry_at, GetCurrentTimestamp() + LIMIT_USECS);
+		pg_atomic_write_u32(&serving->ready, 1);
+	}
 	MemoryContextSwitchTo(TopMemoryContext);
 	MemoryContextReset(job_context);
 

@@ -225,6 +225,17 @@ QueueJobReturn(JobHead *job, const QueueSettings *settings, TimestampTz run_at,
 	QueueJobSetOrder(job, settings);
 }
 
+/* its lease has ended; it waits again, where it stood */
+void
+QueueJobStall(JobHead *job)
+{
+	Assert(job->state == JOB_ACTIVE);
+
+	job->state = JOB_WAITING;
+	job->lease_owner = 0;
+	job->lease_expires_at = DT_NOBEGIN;
+}
+
 /* a parked job may run */
 void
 QueueJobDue(JobHead *job, const QueueSettings *settings)

@@ -152,6 +152,7 @@ extern void QueueJobUnblock(JobHead *job);
 extern void QueueJobTake(JobHead *job, TimestampTz now, TimestampTz expires_at, uint32 session);
 extern void QueueJobReturn(JobHead *job, const QueueSettings *settings,
 						   TimestampTz run_at, TimestampTz now);
+extern void QueueJobStall(JobHead *job);
 extern void QueueJobDue(JobHead *job, const QueueSettings *settings);
 
 /* per-job settings, from the job's options where it has some, or the queue */

@@ -42,6 +42,7 @@
 
 #include "compat.h"
 #include "launcher.h"
+#include "limit.h"
 #include "pool.h"
 #include "wait.h"
 #include "worker.h"
@@ -472,6 +473,7 @@ queue_launcher_main(Datum main_arg)
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 
 	started = MemoryContextAllocZero(TopMemoryContext, sizeof(Started) * queue_max_databases);
+	QueueLimitStart();
 	LWLockAcquire(Shared->lock, LW_EXCLUSIVE);
 	Shared->launcher = MyLatch;
 	LWLockRelease(Shared->lock);

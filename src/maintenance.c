@@ -53,6 +53,7 @@
 #include "heartbeat.h"
 #include "internal.h"
 #include "launcher.h"
+#include "limit.h"
 #include "mark.h"
 #include "place.h"
 #include "pool.h"
@@ -147,9 +148,9 @@ note_job(QueueSlot *slot, HintSlot *hint, HintKey key)
 
 /*
  * Look at what lies between the floor and the last active job: note the jobs
- * whose lease has ended, fail those whose attempts are used up, find out when
- * the next lease ends.  A safety look begins at the left edge, and notes jobs
- * that wait below the hint, too.
+ * whose lease has ended (or give them back, if the queue has a max_active), fail
+ * those whose attempts are used up, find out when the next lease ends.  A safety
+ * look begins at the left edge, and notes jobs that wait below the hint, too.
  */
 static int
 sweep_class(const QueueSettings *settings, QueueSlot *slot, HintSlot *hint, bool safety)
@@ -180,6 +181,8 @@ sweep_class(const QueueSettings *settings, QueueSlot *slot, HintSlot *hint, bool
 	{
 		JobHead    *job = JOB_HEAD(row);
 		HintKey		key = job_order_key(job);
+		bool		begun,
+					spent;
 
 		if (!HINT_KEY_LT(lowest, HINT_KEY_MAX))
 			lowest = key;
@@ -198,13 +201,23 @@ sweep_class(const QueueSettings *settings, QueueSlot *slot, HintSlot *hint, bool
 		}
 		found++;
 		hint_add_lease(&seen, PG_INT64_MAX, key);
-		if (job->attempt < job->max_attempts ||
-			(job_is_reserved(job) && !QueueMarkFind(job)))
+		/* what an executor had claimed, and not started, was no attempt */
+		begun = !job_is_reserved(job) || QueueMarkFind(job);
+		spent = begun && job->attempt >= job->max_attempts;
+		if (!spent && settings->max_active < 0)
 		{
 			note_job(slot, hint, key);
 			continue;
 		}
-		if (found <= SWEEP_CHUNK)
+		if (found <= SWEEP_CHUNK && !spent)
+		{
+			/* its place must be free for takers to look: see limit.c */
+			if (QueueReturnStalled(finish, &live, row, &tid, settings, slot, begun, now))
+				QueueXactDead(1);
+			else				/* somebody has it in hands: come again */
+				hint_add_lease(&seen, now + USECS_PER_SEC, key);
+		}
+		else if (found <= SWEEP_CHUNK)
 		{
 			JobHead		before = *job;
 			HeapTuple	copy = heap_copytuple(row);
@@ -421,6 +434,16 @@ put_step(ReturnSetInfo *rsinfo, Step step, int64 items)
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 
+/* not marked as saved, as we may be rolled back */
+static void
+save_throttle(QueueSlot *slot)
+{
+	TimestampTz until;
+
+	if (slot && QueueThrottleChanged(slot, &until))
+		(void) QueueThrottleSave(slot->queue_id, until);
+}
+
 static int64
 sweep_queue(const QueueSettings *settings)
 {
@@ -446,7 +469,8 @@ sweep_queue(const QueueSettings *settings)
 	{
 		HintLeases	leases = QueueHintLeases(hints[i]);
 
-		if (leases.expiry <= GetCurrentTimestamp() || leases.bound)
+		/* ended ones may be known from a time without max_active: see load_queues() */
+		if (leases.expiry <= GetCurrentTimestamp() || leases.bound || settings->max_active >= 0)
 			found += sweep_class(settings, slot, hints[i], false);
 	}
 	return found;
@@ -499,6 +523,7 @@ queue_maintain(PG_FUNCTION_ARGS)
 			CommandCounterIncrement();
 		} while (n > 0);
 		found += sweep_queue(lfirst(lc));
+		save_throttle(QueueXactSlot(((QueueSettings *) lfirst(lc))->queue_id));
 		CommandCounterIncrement();
 	}
 	blocked = find_unblocked(&num_blocked);
@@ -528,8 +553,25 @@ queue_maintain(PG_FUNCTION_ARGS)
 /* the queues as of the last invalidation; those that have one, by slot */
 static List *queues;
 static const QueueSettings **queue_of_slot;
+static int32 *limited_queue;	/* by slot, its number if it had a max_active */
 static MemoryContext queues_context;
 static uint64 queues_generation;
+
+/*
+ * The queue has a max_active now.  Jobs whose lease had ended before were noted
+ * and forgotten; now they must be given back, so look at all that are active.
+ */
+static void
+begin_limit(QueueSlot *slot)
+{
+	HintSlot  **hints;
+	int			count;
+	bool		known;
+
+	hints = QueueHintList(slot, &count, &known);
+	for (int i = 0; i < count; i++)
+		QueueHintNoteLeases(hints[i], HINT_ANY_LEASES);
+}
 
 static void
 load_queues(void)
@@ -552,7 +594,15 @@ load_queues(void)
 		QueueSlot  *slot = QueueXactSlot(((QueueSettings *) lfirst(lc))->queue_id);
 
 		if (slot)
-			queue_of_slot[slot - QueueSlots] = lfirst(lc);
+		{
+			const QueueSettings *settings = lfirst(lc);
+			int			i = slot - QueueSlots;
+
+			queue_of_slot[i] = settings;
+			if (settings->max_active >= 0 && limited_queue[i] != settings->queue_id)
+				begin_limit(slot);
+			limited_queue[i] = settings->max_active >= 0 ? settings->queue_id : 0;
+		}
 	}
 }
 
@@ -660,6 +710,27 @@ sweep_leases(Installation *installation, TimestampTz *wake_at)
 			swept[i].safety_at = now + took + Max((TimestampTz) SAFETY_EVERY_MS * 1000,
 												  took * SAFETY_SHARE);
 		*wake_at = Min(*wake_at, sweep_at(hint, &swept[i]));
+	}
+}
+
+/* throttles live in shared memory; a restart must not forget them */
+static void
+save_throttles(Installation *installation)
+{
+	for (int i = 0; i < queue_max_queues; i++)
+	{
+		QueueSlot  *slot = &QueueSlots[i];
+		TimestampTz until;
+		bool		saved;
+
+		if (slot->installation != installation - Installations ||
+			!QueueThrottleChanged(slot, &until))
+			continue;
+		QueueWorkerBegin("saving a throttle");
+		saved = QueueThrottleSave(slot->queue_id, until);
+		QueueWorkerCommit();
+		if (saved)
+			QueueThrottleSaved(slot, until);
 	}
 }
 
@@ -1024,6 +1095,8 @@ queue_maintenance_main(Datum main_arg)
 		proc_exit(0);
 	queue_of_slot = MemoryContextAllocZero(TopMemoryContext,
 										   sizeof(*queue_of_slot) * queue_max_queues);
+	limited_queue = MemoryContextAllocZero(TopMemoryContext,
+										   sizeof(*limited_queue) * queue_max_queues);
 	swept = MemoryContextAllocZero(TopMemoryContext, sizeof(Swept) * queue_max_hints);
 	queues_context = AllocSetContextCreate(TopMemoryContext, "queue settings list",
 										   ALLOCSET_DEFAULT_SIZES);
@@ -1065,6 +1138,7 @@ queue_maintenance_main(Datum main_arg)
 		look_for_lost_workers(live_id, &wake_at);
 		sweep_leases(installation, &wake_at);
 		wake_next(installation);
+		save_throttles(installation);
 		look_at_batches(installation, &wake_at);
 		if (every(&rings_at, RING_EVERY_MS, now))
 			keep_rings();

@@ -181,6 +181,7 @@ complete_row(Settler *settler, HeapTuple row, ItemPointer tid, const JobHead *be
 		QueueFinishJob(settler->finish, copy, settler->desc, &settler->settings, settler->slot,
 					   JOB_COMPLETED, NULL, settler->result, settler->now);
 		QueueHeartbeatSettled(row, true, settler->now);
+		QueueXactCompleted(settler->slot, before->taken_at);
 		settler->state = JOB_COMPLETED;
 	}
 	return result;

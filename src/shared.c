@@ -150,6 +150,7 @@ startup_shared(void)
 	if (!found)
 	{
 		Shared->lock = &Locks[0].lock;
+		pg_atomic_init_u64(&Shared->started_at, 0);
 #ifdef QUEUE_TESTING
 		pg_atomic_init_u32(&Shared->mutation, 0);
 #endif
@@ -187,6 +188,12 @@ startup_shared(void)
 			slot->first_waiter = slot->last_waiter = -1;
 			pg_atomic_init_u32(&slot->running, 0);
 			pg_atomic_init_u32(&slot->ready, 0);
+			slot->alarm = PG_INT64_MAX;
+			SpinLockInit(&slot->limit_mutex);
+			pg_atomic_init_u32(&slot->limited, 0);
+			pg_atomic_init_u64(&slot->throttled_until, 0);
+			pg_atomic_init_u64(&slot->throttle_saved, 0);
+			pg_atomic_init_u32(&slot->throttle_steps, 0);
 			for (int c = 0; c < NUM_COUNTS; c++)
 				pg_atomic_init_u64(&slot->count[c], 0);
 		}
@@ -387,6 +394,14 @@ make_slot(int installation, int32 queue_id)
 		pg_atomic_write_u32(&slot->dependents, 1);	/* nobody knows */
 		for (int c = 0; c < NUM_COUNTS; c++)
 			pg_atomic_write_u64(&slot->count[c], 0);
+		/* who held places has pinned it, so all are back */
+		Assert(slot->places == 0);
+		slot->rate_full_at = PG_INT64_MIN;
+		slot->throttle_loaded = false;
+		pg_atomic_write_u32(&slot->limited, 0);
+		pg_atomic_write_u64(&slot->throttled_until, 0);
+		pg_atomic_write_u64(&slot->throttle_saved, 0);
+		pg_atomic_write_u32(&slot->throttle_steps, 0);
 		slot->queue_id = queue_id;
 		slot->installation = installation;
 		/* a queue that had to do without until now was not counted */

@@ -4,8 +4,8 @@
  *		The layout of our shared memory.
  *
  * Only shared.c allocates and frees slots; hint.c works on HintSlot,
- * stats.c on the counters, wait.c on the lists of waiters, launcher.c on
- * DatabaseEntry.
+ * stats.c on the counters, wait.c on the lists of waiters, limit.c on what
+ * may be taken, launcher.c on DatabaseEntry.
  *
  *-------------------------------------------------------------------------
  */
@@ -123,6 +123,17 @@ typedef struct QueueSlot
 	int			first_waiter;	/* numbers of processes, or -1 */
 	int			last_waiter;
 	uint64		arrivals;		/* counts them */
+	TimestampTz alarm;			/* the first looks then, or infinity */
+
+	/* how many may be taken; see limit.c */
+	pg_atomic_uint32 limited;	/* 1: there has been a max_active */
+	slock_t		limit_mutex;	/* guards the next three, and who writes on */
+	int64		places;			/* of claims whose transactions have not ended */
+	int64		rate_full_at;	/* when the bucket is full, nanoseconds */
+	bool		throttle_loaded;	/* false: the row may know of one */
+	pg_atomic_uint64 throttled_until;	/* 0: not */
+	pg_atomic_uint64 throttle_saved;	/* what the row says */
+	pg_atomic_uint32 throttle_steps;	/* how often it has doubled */
 
 	/* executors that run its jobs; see pool.c */
 	Oid			served;			/* the owner whose executors do, or invalid */
@@ -208,6 +219,8 @@ typedef struct QueueShared
 	Latch	   *launcher;		/* its latch, or NULL; lock */
 	bool		new_database;	/* the launcher should look; lock */
 	bool		full_logged;	/* said once that the slots are used up; lock */
+	pg_atomic_uint64 started_at;	/* when the server began to write; see
+									 * limit.c */
 #ifdef QUEUE_TESTING
 	pg_atomic_uint32 mutation;	/* 0: none */
 #endif

@@ -41,6 +41,7 @@
 #include "compat.h"
 #include "job.h"
 #include "stats.h"
+#include "wait.h"
 #include "xact.h"
 
 typedef struct CountedQueue
@@ -240,6 +241,20 @@ QueueStatsRecount(Installation *installation)
 	LWLockRelease(QueueCountLock(installation));
 	hash_destroy(counted);
 	UnlockDatabaseObject(cat->queue, InvalidOid, 1, ExclusiveLock);
+	/* those who need to know how many are active */
+	QueueWaitWakeInstallation(installation);
+}
+
+bool
+QueueStatsEnsure(Installation *installation)
+{
+	if (QueueStatsKnown(installation))
+		return true;
+	/* our own changes must not be counted: the maintenance worker will do it */
+	if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
+		return false;
+	QueueStatsRecount(installation);
+	return true;
 }
 
 bool

@@ -20,6 +20,9 @@ extern bool QueueStatsKnown(Installation *installation);
 /* count the tables; the caller's transaction must not have written */
 extern void QueueStatsRecount(Installation *installation);
 
+/* the same, if need be and the transaction has not; false: not known */
+extern bool QueueStatsEnsure(Installation *installation);
+
 /* false if the counters are not known */
 extern bool QueueStatsRead(Installation *installation, QueueSlot *slot, int64 *count);
 

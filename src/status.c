@@ -19,6 +19,7 @@
 
 #include "compat.h"
 #include "internal.h"
+#include "limit.h"
 #include "stats.h"
 #include "store.h"
 
@@ -251,17 +252,31 @@ oldest_waiting(QueueStore *live, const QueueSettings *settings, QueueSlot *slot)
 	return oldest;
 }
 
-/* the counters, after counting if they are not known and we may count */
-static bool
-counts_known(Installation *installation)
+/* the limits of a queue, and what is left of them; slot may be NULL */
+static void
+put_limits(const QueueSettings *settings, QueueSlot *slot, Datum *values, bool *nulls)
 {
-	if (QueueStatsKnown(installation))
-		return true;
-	/* our own changes must not be counted: the maintenance worker will do it */
-	if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
-		return false;
-	QueueStatsRecount(installation);
-	return true;
+	int64		available = -1;
+	TimestampTz throttled = settings->throttled_until > GetCurrentTimestamp() ?
+		settings->throttled_until : 0;
+
+	if (slot)
+		throttled = QueueLimitRead(slot, settings, &available);
+	nulls[0] = throttled == 0;
+	values[0] = TimestampTzGetDatum(throttled);
+	nulls[1] = settings->max_active < 0;
+	values[1] = Int32GetDatum(settings->max_active);
+	nulls[2] = nulls[3] = settings->rate_limit < 0;
+	if (!nulls[2])
+	{
+		Interval   *period = palloc0(sizeof(Interval));
+
+		period->time = settings->rate_period;
+		values[2] = Int32GetDatum(settings->rate_limit);
+		values[3] = DirectFunctionCall1(interval_justify_hours, IntervalPGetDatum(period));
+	}
+	nulls[4] = available < 0;
+	values[4] = Int32GetDatum((int32) available);
 }
 
 static void
@@ -269,8 +284,8 @@ put_stats(ReturnSetInfo *rsinfo, QueueStore *live, Installation *installation,
 		  const QueueSettings *settings)
 {
 	QueueSlot  *slot = NULL;
-	Datum		values[11] = {0};
-	bool		nulls[11];
+	Datum		values[16] = {0};
+	bool		nulls[16];
 	int64		count[NUM_COUNTS];
 	int64		total = 0;
 
@@ -278,9 +293,10 @@ put_stats(ReturnSetInfo *rsinfo, QueueStore *live, Installation *installation,
 	values[0] = CStringGetTextDatum(settings->name);
 	values[10] = BoolGetDatum(settings->paused);
 	nulls[0] = nulls[10] = false;
-	if (installation && counts_known(installation))
+	if (installation)
 		slot = QueueXactSlot(settings->queue_id);
-	if (slot && QueueStatsRead(installation, slot, count))
+	put_limits(settings, slot, values + 11, nulls + 11);
+	if (slot && QueueStatsEnsure(installation) && QueueStatsRead(installation, slot, count))
 	{
 		TimestampTz now = GetCurrentTimestamp();
 		TimestampTz oldest = PG_INT64_MAX;

@@ -47,6 +47,21 @@
  *	  others who would take it: so the worker wakes one waiter in each round in
  *	  which the hints say that there is a job in a queue that has waiters.
  *
+ * 7. A look may be denied what it finds (limit.c).  By max_active: whoever frees
+ *	  places wakes as many.  By time (a rate, a throttle): who is denied sets the
+ *	  alarm of the list to when it may have more, and the head of the list, and
+ *	  only that, sleeps no longer than to the alarm.  It then takes itself off
+ *	  the list, as if it had been woken, and owes a look like any other.  If that
+ *	  is denied, it sets the alarm again; if it is full, it passes on: it wakes
+ *	  the next, or sets the alarm for it.  So as long as somebody waits, a denied
+ *	  job ends with an alarm that is set, or with a look.
+ *
+ *	  Whoever sets the alarm, or changes the head of the list while it is set,
+ *	  sets the latch of the head, which reads the alarm before it sleeps.  One
+ *	  that comes back in front of the head is awake, and reads it, too.  An alarm
+ *	  that rings too early costs a look.  Who enters an empty list stops it: it
+ *	  looks next, and sets its own.
+ *
  * Places in the list are those of arrival: a waiter that was woken and found
  * nothing goes back to where it was.
  *
@@ -94,6 +109,8 @@ list_insert(QueueSlot *slot, QueueBackend *me, int next)
 {
 	int			number = me - QueueBackends;
 
+	if (slot->first_waiter < 0)
+		slot->alarm = PG_INT64_MAX;
 	me->next = next;
 	me->previous = next >= 0 ? QueueBackends[next].previous : slot->last_waiter;
 	*(me->previous >= 0 ? &QueueBackends[me->previous].next : &slot->first_waiter) = number;
@@ -110,6 +127,20 @@ list_remove(QueueSlot *slot, QueueBackend *backend, WaitState state)
 	*(backend->next >= 0 ? &QueueBackends[backend->next].previous : &slot->last_waiter) = backend->previous;
 	backend->state = state;
 	pg_atomic_fetch_sub_u32(&slot->waiters, 1);
+}
+
+/* who is to be told of the alarm?  A number, or -1; caller holds the spinlock */
+static inline int
+list_head_alarmed(QueueSlot *slot)
+{
+	return slot->alarm == PG_INT64_MAX ? -1 : slot->first_waiter;
+}
+
+static inline void
+set_latch(int number)
+{
+	if (number >= 0)
+		SetLatch(&GetPGProcByNumber(number)->procLatch);
 }
 
 void
@@ -168,13 +199,18 @@ leave(void)
 	QueueSlot  *slot = waiting;
 	QueueBackend *me = QueueMyBackend();
 	bool		woken;
+	int			head = -1;
 
 	SpinLockAcquire(&slot->wait_mutex);
 	woken = me->state == WAIT_WOKEN;
 	if (me->state == WAIT_LISTED)
+	{
 		list_remove(slot, me, WAIT_NOT);
+		head = list_head_alarmed(slot);
+	}
 	me->state = WAIT_NOT;
 	SpinLockRelease(&slot->wait_mutex);
+	set_latch(head);
 	waiting = NULL;
 	serving = false;
 	return woken;
@@ -210,6 +246,7 @@ QueueWaitWakeListed(QueueSlot *slot, int64 jobs)
 {
 	/* who arrives from here on will look */
 	uint32		most = pg_atomic_read_u32(&slot->waiters);
+	int			head = -1;
 
 	if (OidIsValid(slot->served) && jobs > 0)
 		QueuePoolWake(slot, jobs);
@@ -224,11 +261,28 @@ QueueWaitWakeListed(QueueSlot *slot, int64 jobs)
 			jobs -= QueueBackends[number].want;
 			list_remove(slot, &QueueBackends[number], WAIT_WOKEN);
 		}
+		head = list_head_alarmed(slot);
 		SpinLockRelease(&slot->wait_mutex);
+		set_latch(number);
 		if (number < 0)
 			return;
-		SetLatch(&GetPGProcByNumber(number)->procLatch);
 	}
+	set_latch(head);
+}
+
+void
+QueueWaitAlarm(QueueSlot *slot, TimestampTz at)
+{
+	int			head = -1;
+
+	SpinLockAcquire(&slot->wait_mutex);
+	if (at < slot->alarm && slot->first_waiter >= 0)
+	{
+		slot->alarm = at;
+		head = slot->first_waiter;
+	}
+	SpinLockRelease(&slot->wait_mutex);
+	set_latch(head);
 }
 
 void
@@ -300,16 +354,29 @@ look_at(TimestampTz now)
 	return due > now ? due : PG_INT64_MAX;
 }
 
+/* by others, or by the alarm; *until is when it goes off, if it is ours */
 static bool
-was_woken(void)
+was_woken(TimestampTz now, TimestampTz *until)
 {
+	QueueSlot  *slot = waiting;
+	QueueBackend *me = QueueMyBackend();
 	bool		woken;
 
-	if (waiting == NULL)
+	*until = PG_INT64_MAX;
+	if (slot == NULL)
 		return false;
-	SpinLockAcquire(&waiting->wait_mutex);
-	woken = QueueMyBackend()->state == WAIT_WOKEN;
-	SpinLockRelease(&waiting->wait_mutex);
+	SpinLockAcquire(&slot->wait_mutex);
+	if (me->state == WAIT_LISTED && slot->first_waiter == me - QueueBackends)
+	{
+		*until = slot->alarm;
+		if (slot->alarm <= now)
+		{
+			slot->alarm = PG_INT64_MAX;
+			list_remove(slot, me, WAIT_WOKEN);
+		}
+	}
+	woken = me->state == WAIT_WOKEN;
+	SpinLockRelease(&slot->wait_mutex);
 	return woken;
 }
 
@@ -324,16 +391,18 @@ QueueWaitSleep(QueueWait *wait)
 		wait_event = WaitEventExtensionNew("QueueWait");
 	for (;;)
 	{
-		if (was_woken())
+		TimestampTz alarm;
+
+		now = GetCurrentTimestamp();
+		if (was_woken(now, &alarm))
 		{
 			serving = true;
 			return WAKE_WOKEN;
 		}
-		now = GetCurrentTimestamp();
 		if (now >= until)
 			return until == wait->deadline ? WAKE_OVER : WAKE_LOOK;
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 Min((until - now) / 1000 + 1, INT_MAX), wait_event);
+						 Min((Min(until, alarm) - now) / 1000 + 1, INT_MAX), wait_event);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}

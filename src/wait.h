@@ -86,6 +86,9 @@ QueueWaitWake(QueueSlot *slot, int64 jobs)
 		QueueWaitWakeListed(slot, jobs);
 }
 
+/* there is a job that may be taken then: the first in the list is to look */
+extern void QueueWaitAlarm(QueueSlot *slot, TimestampTz at);
+
 /* something other than a job has changed */
 extern void QueueWaitWakeAll(QueueSlot *slot);
 extern void QueueWaitWakeInstallation(Installation *installation);

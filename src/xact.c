@@ -42,6 +42,7 @@
 #include "heartbeat.h"
 #include "internal.h"
 #include "launcher.h"
+#include "limit.h"
 #include "place.h"
 #include "pool.h"
 #include "progress.h"
@@ -77,6 +78,7 @@ typedef struct PendingCount
 	QueueSlot  *slot;
 	SubTransactionId subid;
 	int64		delta[NUM_COUNTS];
+	LimitHeld	held;
 } PendingCount;
 
 typedef struct PendingCheck
@@ -232,25 +234,26 @@ QueueXactOwnKey(HintSlot *hint)
 	return least;
 }
 
-void
-QueueXactCount(QueueSlot *slot, JobCount state, int64 change)
+static PendingCount *
+pending_count(QueueSlot *slot)
 {
 	SubTransactionId subid = GetCurrentSubTransactionId();
 
-	if (slot == NULL || change == 0)
-		return;
 	for (int i = num_counts - 1; i >= 0; i--)
 		if (counts[i].slot == slot && counts[i].subid == subid)
-		{
-			counts[i].delta[state] += change;
-			return;
-		}
+			return &counts[i];
 	counts = grow(counts, num_counts, &max_counts, sizeof(PendingCount));
 	memset(&counts[num_counts], 0, sizeof(PendingCount));
 	counts[num_counts].slot = slot;
 	counts[num_counts].subid = subid;
-	counts[num_counts].delta[state] = change;
-	num_counts++;
+	return &counts[num_counts++];
+}
+
+void
+QueueXactCount(QueueSlot *slot, JobCount state, int64 change)
+{
+	if (slot && change != 0)
+		pending_count(slot)->delta[state] += change;
 }
 
 int64
@@ -262,6 +265,34 @@ QueueXactPending(QueueSlot *slot, JobCount state)
 		if (counts[i].slot == slot)
 			change += counts[i].delta[state];
 	return change;
+}
+
+LimitHeld *
+QueueXactHeld(QueueSlot *slot)
+{
+	return &pending_count(slot)->held;
+}
+
+int64
+QueueXactPlaces(QueueSlot *slot)
+{
+	int64		places = 0;
+
+	for (int i = 0; i < num_counts; i++)
+		if (counts[i].slot == slot)
+			places += counts[i].held.places;
+	return places;
+}
+
+void
+QueueXactCompleted(QueueSlot *slot, TimestampTz taken_at)
+{
+	LimitHeld  *held;
+
+	if (slot == NULL || likely(pg_atomic_read_u32(&slot->throttle_steps) == 0))
+		return;
+	held = QueueXactHeld(slot);
+	held->completed_at = Max(held->completed_at, taken_at);
 }
 
 void
@@ -441,6 +472,31 @@ claimable_jobs(QueueSlot *slot, bool commit, SubTransactionId subid)
 	return Max(jobs, noted ? 1 : 0);
 }
 
+/*
+ * What was held of a queue's limits, after the counters have changed.  Of a
+ * subtransaction that is undone, or all.
+ */
+static void
+settle_limits(bool commit, SubTransactionId subid)
+{
+	for (int i = 0; i < num_counts; i++)
+		if (subid == InvalidSubTransactionId || counts[i].subid == subid)
+			QueueLimitSettle(counts[i].slot, &counts[i].held, commit);
+}
+
+/* how many places of a queue has that made free? */
+static int64
+freed_places(QueueSlot *slot, bool commit, SubTransactionId subid)
+{
+	int64		places = 0;
+
+	for (int i = 0; i < num_counts; i++)
+		if (counts[i].slot == slot &&
+			(subid == InvalidSubTransactionId || counts[i].subid == subid))
+			places += counts[i].held.places - (commit ? counts[i].delta[COUNT_ACTIVE] : 0);
+	return places;
+}
+
 /* after everything is noted: wake those who wait for it */
 static void
 wake_takers(bool commit, SubTransactionId subid)
@@ -451,14 +507,16 @@ wake_takers(bool commit, SubTransactionId subid)
 	for (int i = 0; i < num_pins; i++)
 	{
 		QueueSlot  *slot = pins[i].slot;
+		int64		jobs;
 
+		if (likely(!(commit && pins[i].wake_all) && !QueueHasTakers(slot)))
+			continue;
 		if (commit && pins[i].wake_all)
-		{
-			QueueWaitWakeAll(slot);
 			QueuePoolSettingsChanged(slot);
-		}
-		else if (unlikely(QueueHasTakers(slot)))
-			QueueWaitWakeListed(slot, claimable_jobs(slot, commit, subid));
+		jobs = commit && pins[i].wake_all ? PG_INT64_MAX : claimable_jobs(slot, commit, subid);
+		if (pg_atomic_read_u32(&slot->limited) != 0)
+			jobs = Max(jobs, freed_places(slot, commit, subid));
+		QueueWaitWakeListed(slot, jobs);
 	}
 }
 
@@ -497,6 +555,22 @@ insert_prepared(Relation rel, uint64 xid, int32 queue_id, int order_class,
 	simple_heap_insert(rel, heap_form_tuple(RelationGetDescr(rel), values, nulls));
 }
 
+/*
+ * Places in shared memory would not survive a crash, as the transaction does.
+ * One that has none of its jobs active in the end needs none.
+ */
+static void
+check_places(void)
+{
+	for (int i = 0; i < num_counts; i++)
+		if (counts[i].held.places > 0 && QueueXactPending(counts[i].slot, COUNT_ACTIVE) > 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("cannot PREPARE a transaction that holds jobs of a queue with max_active"),
+					 errdetail("A crash would forget that they count."),
+					 errhint("Complete or release the jobs before PREPARE TRANSACTION, or take them in a transaction of its own.")));
+}
+
 /* PREPARE TRANSACTION: put what is recorded into the transaction itself */
 static void
 before_prepare(void)
@@ -505,6 +579,7 @@ before_prepare(void)
 	uint64		xid;
 	bool		wake = false;
 
+	check_places();
 	for (int i = 0; i < num_pins; i++)
 		wake |= pins[i].wake_all;
 	if (num_hints == 0 && num_counts == 0 && num_checks == 0 && forget_all == NULL && !wake &&
@@ -549,6 +624,7 @@ xact_callback(XactEvent event, void *arg)
 				tell_commit(&hints[i]);
 			for (int i = 0; i < num_counts; i++)
 				QueueStatsApply(counts[i].slot, counts[i].delta, GetTopFullTransactionIdIfAny());
+			settle_limits(true, InvalidSubTransactionId);
 			wake_takers(true, InvalidSubTransactionId);
 			if (forget_all)
 			{
@@ -579,6 +655,7 @@ xact_callback(XactEvent event, void *arg)
 			QueueWaitForget();
 			for (int i = 0; i < num_hints; i++)
 				tell_abort(&hints[i]);
+			settle_limits(false, InvalidSubTransactionId);
 			wake_takers(false, InvalidSubTransactionId);
 			/* row locks that SQL held may have made a look skip rows */
 			if (forget_all)
@@ -594,6 +671,14 @@ xact_callback(XactEvent event, void *arg)
 			break;
 		case XACT_EVENT_PREPARE:
 			QueueWaitForget();
+			/* what it has made active, it has ended as well: see check_places() */
+			for (int i = 0; i < num_counts; i++)
+			{
+				counts[i].held.completed_at = 0;	/* nobody knows yet */
+				QueueLimitSettle(counts[i].slot, &counts[i].held, true);
+				if (counts[i].held.places > 0)
+					QueueWaitWake(counts[i].slot, counts[i].held.places);
+			}
 			end_transaction();
 			break;
 		default:
@@ -664,6 +749,11 @@ reparent_counts(SubTransactionId my_subid, SubTransactionId parent_subid)
 		}
 		for (int c = 0; c < NUM_COUNTS; c++)
 			parent->delta[c] += mine->delta[c];
+		if (parent->held.tokens == 0)
+			parent->held.tokens_at = mine->held.tokens_at;
+		parent->held.places += mine->held.places;
+		parent->held.tokens += mine->held.tokens;
+		parent->held.completed_at = Max(parent->held.completed_at, mine->held.completed_at);
 	}
 	num_counts = kept;
 }
@@ -692,6 +782,7 @@ subxact_callback(SubXactEvent event, SubTransactionId my_subid,
 			for (int i = 0; i < num_hints; i++)
 				if (hints[i].subid == my_subid)
 					tell_abort(&hints[i]);
+			settle_limits(false, my_subid);
 			wake_takers(false, my_subid);
 			kept = 0;
 			for (int i = 0; i < num_hints; i++)

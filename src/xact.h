@@ -45,6 +45,25 @@ extern void QueueXactCount(QueueSlot *slot, JobCount state, int64 change);
 /* how many more it has made them so far */
 extern int64 QueueXactPending(QueueSlot *slot, JobCount state);
 
+/* what a (sub)transaction has of a queue's limits; see limit.c */
+typedef struct LimitHeld
+{
+	int64		places;			/* which its end gives back */
+	int64		tokens;			/* which its abort gives back; nanoseconds */
+	TimestampTz tokens_at;		/* when it got the first of them */
+	TimestampTz completed_at;	/* when the last job that it has completed was
+								 * taken, if that matters; 0: none */
+} LimitHeld;
+
+/* the record of the current subtransaction, for use before the next is asked for */
+extern LimitHeld *QueueXactHeld(QueueSlot *slot);
+
+/* the places of the whole transaction */
+extern int64 QueueXactPlaces(QueueSlot *slot);
+
+/* a job that was taken then is complete: a throttle need grow no more */
+extern void QueueXactCompleted(QueueSlot *slot, TimestampTz taken_at);
+
 /* the maintenance worker is to look at a blocked job, if it commits */
 extern void QueueXactCheck(int64 job_id);
 

@@ -55,6 +55,7 @@
 #include "storage/proc.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/pidfile.h"
 
 #include "compat.h"
 #include "function.h"
@@ -70,6 +71,7 @@
 #define TURN_MS			1000	/* an executor keeps its place at least that long */
 #define BACK_OFF_MS		100		/* after an executor died */
 #define BACK_OFF_MAX_MS	30000
+#define LOCK_FILE		"postmaster.pid"
 
 /* the errors of those whose executor ended, the same for all, to group by */
 #define ENDED_ERROR		"the worker process ended while it ran the job"
@@ -274,7 +276,28 @@ back_off(const QueueExecutor *executor)
 	back_off_ms = Min(back_off_ms * 2, BACK_OFF_MAX_MS);
 }
 
-static void
+/*
+ * Has the server been asked to stop?  The postmaster says so in its file before
+ * it tells anybody, so an executor that it has ended is no fault of a job's.
+ */
+static bool
+server_is_stopping(void)
+{
+	char		line[MAXPGPATH];
+	FILE	   *file = fopen(LOCK_FILE, "r");
+	bool		stopping = false;
+
+	if (file == NULL)
+		return true;			/* it has gone further */
+	for (int i = 1; i <= LOCK_FILE_LINE_PM_STATUS && fgets(line, sizeof(line), file); i++)
+		if (i == LOCK_FILE_LINE_PM_STATUS)
+			stopping = strncmp(line, PM_STATUS_STOPPING, strlen(PM_STATUS_STOPPING)) == 0;
+	fclose(file);
+	return stopping;
+}
+
+/* false: not now */
+static bool
 bury(int number)
 {
 	QueueExecutor *executor = &QueueExecutors[number];
@@ -286,6 +309,8 @@ bury(int number)
 
 	if (dead.job_id != 0)
 	{
+		if (server_is_stopping())
+			return false;
 		back_off(&dead);
 		fail_begun(dead.job_id, dead.attempt, dead.timed_out ? TIMEOUT_ERROR : ENDED_ERROR);
 	}
@@ -294,6 +319,7 @@ bury(int number)
 	SpinLockAcquire(&executor->mutex);
 	executor->state = EXECUTOR_FREE;
 	SpinLockRelease(&executor->mutex);
+	return true;
 }
 
 /* is there a process behind the slot, or will there be one? */
@@ -335,9 +361,9 @@ bury_ended(Installation *installation)
 			pfree(handles[i]);
 			handles[i] = NULL;
 		}
-		bury(i);
 		/* what it was woken for, somebody else must do */
-		pg_atomic_write_u32(&installation->grow, 1);
+		if (bury(i))
+			pg_atomic_write_u32(&installation->grow, 1);
 	}
 }
 

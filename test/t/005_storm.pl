@@ -409,8 +409,14 @@ SKIP:
 		my ($number, $names, $name) = @$mutation;
 
 		$node->safe_psql('postgres', "SELECT mutate($number)");
-		is(storm(2, 24, $names), '', "$name: no error");
-		my $left = drain('calm', 2);
+		my $left = 0;
+		# a busy machine may spare them for a while
+		for (1 .. 6)
+		{
+			is(storm(2, 24, $names), '', "$name: no error");
+			$left = drain('calm', 2);
+			last if $left > 0;
+		}
 		cmp_ok($left, '>', 0, "$name: $left jobs are left behind");
 		$node->safe_psql('postgres', q{SELECT mutate(0); SELECT queue.drop_queue('calm', true); SELECT queue.create_queue('calm')});
 	}

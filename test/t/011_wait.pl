@@ -380,7 +380,14 @@ SKIP:
 	$node->safe_psql('postgres', 'SELECT mutate(8)');
 	is(storm(3), '0', 'takers that take their time: nobody is forgotten');
 	$node->safe_psql('postgres', 'SELECT mutate(6)');
-	cmp_ok(storm(3), '>', 0, 'takers that do not look again once they are in the list: some are forgotten');
+	# a busy machine may spare them for a while
+	my $forgotten = 0;
+	for (1 .. 6)
+	{
+		$forgotten = storm(3);
+		last if $forgotten > 0;
+	}
+	cmp_ok($forgotten, '>', 0, 'takers that do not look again once they are in the list: some are forgotten');
 
 	# the storm is too lively to see this one: a taker whose time is over, but
 	# who is still in the list, is woken, and the next in the list sleeps on

@@ -15,11 +15,11 @@ SELECT created_at BETWEEN now() - interval '1 min' AND clock_timestamp() AS now 
 
 -- all settings, and the limits of each
 SELECT queue.create_queue('least', 1, 'fixed', '0', '0', 0, '1us', '1us', -32768, '1us', 1, 1, '1us', 1,
-	'0', '0', null, null, null, 'none', null, '0', 1, '{}');
+	'0', '0', null, null, null, 'none', false, null, '0', 1, '{}', '{}');
 SELECT queue.create_queue('most', 32767, 'exponential', '100000 days', '100000 days', 1, '100000 days',
 	'100000 days', 32767, '1000 days', 2147483647, 2147483647, '100000 days', 9223372036854775807,
-	'1000 years', '1000 years', null, null, null, 'errors', null, '100000 days', 2147483647,
-	ARRAY['22012', '40', 'XX000']);
+	'1000 years', '1000 years', null, null, null, 'all', true, null, '100000 days', 2147483647,
+	ARRAY['22012', '40', 'XX000'], null);
 SELECT a.key, a.value AS least, b.value AS most
 FROM setting AS a JOIN setting AS b USING (key)
 WHERE a.queue_name = 'least' AND b.queue_name = 'most' AND key NOT IN ('owner', 'paused', 'mode', 'target_queue', 'handler', 'concurrency', 'min_workers', 'processing', 'throttled_until')

@@ -46,10 +46,12 @@ CREATE TABLE queue.queue (
 	required_keys       text[],
 	validator           text,
 	log_level           text NOT NULL,
+	notify              boolean NOT NULL,
 	on_failed           text,
 	batch_grace         interval NOT NULL,
 	max_active_per_key  integer,
 	no_retry_sqlstates  text[],
+	health_thresholds   jsonb,
 	mode                text NOT NULL,
 	target_queue        text COLLATE pg_catalog."C",
 	handler             text,
@@ -84,11 +86,13 @@ COMMENT ON COLUMN queue.queue.keep_failed IS 'how long failed and cancelled jobs
 COMMENT ON COLUMN queue.queue.dead_letter_queue IS 'queue that jobs move to when they have failed for good; null: they stay';
 COMMENT ON COLUMN queue.queue.required_keys IS 'keys that every payload must have; null: none';
 COMMENT ON COLUMN queue.queue.validator IS 'function that every payload must pass; null: none';
-COMMENT ON COLUMN queue.queue.log_level IS 'what goes into queue.job_log: errors or none';
+COMMENT ON COLUMN queue.queue.log_level IS 'what goes into queue.job_log: errors, all or none';
+COMMENT ON COLUMN queue.queue.notify IS 'true if events are told by NOTIFY, on the channel queue.<name>';
 COMMENT ON COLUMN queue.queue.on_failed IS 'function that is called when a job has failed for good; null: none';
 COMMENT ON COLUMN queue.queue.batch_grace IS 'how long a batch that nobody closes stays open after its last job';
 COMMENT ON COLUMN queue.queue.max_active_per_key IS 'jobs with the same limit_key that may be active at once; null: no limit';
 COMMENT ON COLUMN queue.queue.no_retry_sqlstates IS 'errors of the handler after which a job is not retried: codes, or their first two characters; null: none';
+COMMENT ON COLUMN queue.queue.health_thresholds IS 'thresholds of queue.queue_health() that differ from the defaults; null: none';
 COMMENT ON COLUMN queue.queue.mode IS 'what an enqueue does: queued, direct, mirror or fallback; change it with queue.set_mode()';
 COMMENT ON COLUMN queue.queue.target_queue IS 'queue that mirror and fallback lead to';
 COMMENT ON COLUMN queue.queue.handler IS 'function that runs the jobs; change it with queue.set_handler()';
@@ -566,10 +570,12 @@ CREATE FUNCTION queue.create_queue(
 	required_keys text[] = null,
 	validator text = null,
 	log_level text = 'errors',
+	notify boolean = false,
 	on_failed text = null,
 	batch_grace interval = '1min',
 	max_active_per_key int = null,
-	no_retry_sqlstates text[] = null
+	no_retry_sqlstates text[] = null,
+	health_thresholds jsonb = null
 ) RETURNS void
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'queue_create_queue';
@@ -597,10 +603,12 @@ CREATE FUNCTION queue.alter_queue(
 	required_keys text[] = null,
 	validator text = null,
 	log_level text = null,
+	notify boolean = null,
 	on_failed text = null,
 	batch_grace interval = null,
 	max_active_per_key int = null,
 	no_retry_sqlstates text[] = null,
+	health_thresholds jsonb = null,
 	owner regrole = null
 ) RETURNS void
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE

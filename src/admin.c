@@ -46,10 +46,10 @@ typedef enum Setting
 	SET_BACKOFF_JITTER, SET_VISIBILITY_TIMEOUT, SET_JOB_TIMEOUT, SET_DEFAULT_PRIORITY,
 	SET_AGING_INTERVAL, SET_MAX_ACTIVE, SET_RATE_LIMIT, SET_RATE_PERIOD, SET_MAX_DEPTH,
 	SET_KEEP_COMPLETED, SET_KEEP_FAILED, SET_DEAD_LETTER_QUEUE, SET_REQUIRED_KEYS,
-	SET_VALIDATOR, SET_LOG_LEVEL, SET_ON_FAILED, SET_BATCH_GRACE, SET_MAX_ACTIVE_PER_KEY,
-	SET_NO_RETRY_SQLSTATES
+	SET_VALIDATOR, SET_LOG_LEVEL, SET_NOTIFY, SET_ON_FAILED, SET_BATCH_GRACE, SET_MAX_ACTIVE_PER_KEY,
+	SET_NO_RETRY_SQLSTATES, SET_HEALTH_THRESHOLDS
 } Setting;
-#define NUM_SETTINGS	(SET_NO_RETRY_SQLSTATES + 1)
+#define NUM_SETTINGS	(SET_HEALTH_THRESHOLDS + 1)
 
 static const struct
 {
@@ -77,10 +77,12 @@ static const struct
 	[SET_REQUIRED_KEYS] = {"required_keys", TEXTARRAYOID, true, "NULL"},
 	[SET_VALIDATOR] = {"validator", TEXTOID, true, "NULL"},
 	[SET_LOG_LEVEL] = {"log_level", TEXTOID, false, "'errors'"},
+	[SET_NOTIFY] = {"notify", BOOLOID, false, "false"},
 	[SET_ON_FAILED] = {"on_failed", TEXTOID, true, "NULL"},
 	[SET_BATCH_GRACE] = {"batch_grace", INTERVALOID, false, "'1min'::interval"},
 	[SET_MAX_ACTIVE_PER_KEY] = {"max_active_per_key", INT4OID, true, "NULL"},
 	[SET_NO_RETRY_SQLSTATES] = {"no_retry_sqlstates", TEXTARRAYOID, true, "NULL"},
+	[SET_HEALTH_THRESHOLDS] = {"health_thresholds", JSONBOID, true, "NULL"},
 };
 
 #define MAX_AGING_DAYS	INT64CONST(1000)
@@ -111,13 +113,15 @@ check_int(const char *name, int value, int least, int most)
 }
 
 static void
-check_word(const char *name, Datum value, const char *first, const char *second)
+check_word(const char *name, Datum value, const char *first, const char *second, const char *third)
 {
 	char	   *word = TextDatumGetCString(value);
 
-	if (strcmp(word, first) != 0 && strcmp(word, second) != 0)
+	if (strcmp(word, first) != 0 && strcmp(word, second) != 0 &&
+		(third == NULL || strcmp(word, third) != 0))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 third ? errmsg("%s must be \"%s\", \"%s\" or \"%s\"", name, first, second, third) :
 				 errmsg("%s must be \"%s\" or \"%s\"", name, first, second),
 				 errdetail("It is \"%s\".", word),
 				 errhint("Write it in small letters.")));
@@ -176,10 +180,10 @@ check_setting(Setting setting, Datum value)
 			check_int(name, DatumGetInt32(value), PG_INT16_MIN, PG_INT16_MAX);
 			break;
 		case SET_BACKOFF:
-			check_word(name, value, "exponential", "fixed");
+			check_word(name, value, "exponential", "fixed", NULL);
 			break;
 		case SET_LOG_LEVEL:
-			check_word(name, value, "errors", "none");
+			check_word(name, value, "errors", "none", "all");
 			break;
 		case SET_BACKOFF_JITTER:
 			jitter = DatumGetFloat4(value);
@@ -230,6 +234,9 @@ check_setting(Setting setting, Datum value)
 			break;
 		case SET_REQUIRED_KEYS:
 			check_keys(name, DatumGetArrayTypeP(value));
+			break;
+		case SET_NOTIFY:
+		case SET_HEALTH_THRESHOLDS:
 			break;
 		case SET_DEAD_LETTER_QUEUE:
 		case SET_VALIDATOR:

@@ -52,8 +52,8 @@ enum
 	Q_BACKOFF_BASE, Q_BACKOFF_MAX, Q_BACKOFF_JITTER, Q_VISIBILITY_TIMEOUT, Q_JOB_TIMEOUT,
 	Q_DEFAULT_PRIORITY, Q_AGING_INTERVAL, Q_MAX_ACTIVE, Q_RATE_LIMIT, Q_RATE_PERIOD,
 	Q_MAX_DEPTH, Q_KEEP_COMPLETED, Q_KEEP_FAILED, Q_DEAD_LETTER_QUEUE, Q_REQUIRED_KEYS,
-	Q_VALIDATOR, Q_LOG_LEVEL, Q_ON_FAILED, Q_BATCH_GRACE, Q_MAX_ACTIVE_PER_KEY,
-	Q_NO_RETRY_SQLSTATES, Q_MODE, Q_TARGET_QUEUE, Q_HANDLER, Q_CONCURRENCY, Q_MIN_WORKERS,
+	Q_VALIDATOR, Q_LOG_LEVEL, Q_NOTIFY, Q_ON_FAILED, Q_BATCH_GRACE, Q_MAX_ACTIVE_PER_KEY,
+	Q_NO_RETRY_SQLSTATES, Q_HEALTH_THRESHOLDS, Q_MODE, Q_TARGET_QUEUE, Q_HANDLER, Q_CONCURRENCY, Q_MIN_WORKERS,
 	Q_PROCESSING, Q_THROTTLED_UNTIL, Q_CREATED_AT
 };
 
@@ -358,6 +358,9 @@ read_settings(HeapTuple tuple, TupleDesc desc, QueueSettings *settings)
 													  "keep_completed");
 	settings->keep_failed = QueueRetentionUsecs(DatumGetIntervalP(V(Q_KEEP_FAILED)), "keep_failed");
 	settings->log_errors = strcmp(TextDatumGetCString(V(Q_LOG_LEVEL)), "none") != 0;
+	settings->log_all = strcmp(TextDatumGetCString(V(Q_LOG_LEVEL)), "all") == 0;
+	settings->notify = DatumGetBool(V(Q_NOTIFY));
+	settings->has_thresholds = !null[Q_HEALTH_THRESHOLDS - 1];
 	settings->has_rules = !null[Q_REQUIRED_KEYS - 1] || !null[Q_VALIDATOR - 1];
 	settings->has_on_failed = !null[Q_ON_FAILED - 1];
 	settings->has_handler = !null[Q_HANDLER - 1];
@@ -472,6 +475,7 @@ QueueSettingRead(int32 queue_id, QueueSetting setting, bool *null)
 		[SETTING_ON_FAILED] = Q_ON_FAILED,
 		[SETTING_HANDLER] = Q_HANDLER,
 		[SETTING_NO_RETRY_SQLSTATES] = Q_NO_RETRY_SQLSTATES,
+		[SETTING_HEALTH_THRESHOLDS] = Q_HEALTH_THRESHOLDS,
 	};
 	const QueueCatalog *cat = QueueCatalogGet(false);
 	Relation	rel = QueueOpenTable(cat->queue, AccessShareLock);

@@ -74,6 +74,9 @@ typedef struct QueueSettings
 	bool		exponential;	/* backoff, else fixed */
 	bool		aging;			/* order by age and priority, else priority */
 	bool		log_errors;
+	bool		log_all;		/* log_errors, too */
+	bool		notify;
+	bool		has_thresholds; /* health_thresholds */
 	bool		has_rules;		/* required_keys or validator */
 	bool		has_on_failed;
 	bool		has_handler;
@@ -111,7 +114,8 @@ typedef enum QueueSetting
 	SETTING_VALIDATOR,			/* text, as the next */
 	SETTING_ON_FAILED,
 	SETTING_HANDLER,
-	SETTING_NO_RETRY_SQLSTATES	/* text[] */
+	SETTING_NO_RETRY_SQLSTATES, /* text[] */
+	SETTING_HEALTH_THRESHOLDS	/* jsonb */
 } QueueSetting;
 
 typedef enum QueuePrivilege

@@ -363,7 +363,7 @@ run_handler(Served *queue, const ExecutorClaim *claim, QueueSettings *settings)
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	MemoryContextSwitchTo(job_context);
-	row = QueueHeldJob(claim->job_id, claim->attempt);
+	row = QueueHeldJob(claim->job_id, claim->attempt, me->session);
 	if (row == NULL || !QueueSettingsById(JOB_HEAD(row)->queue_id, settings))
 	{
 		PopActiveSnapshot();
@@ -391,7 +391,7 @@ run_handler(Served *queue, const ExecutorClaim *claim, QueueSettings *settings)
 	result = QueueFunctionRun(function, row, RelationGetDescr(live), &null);
 	if (timed_out)
 		error_timeout(options.job_timeout);
-	if (!QueueHeldComplete(claim->job_id, claim->attempt, null ? NULL : &result))
+	if (!QueueHeldComplete(claim->job_id, claim->attempt, me->session, null ? NULL : &result))
 		error_not_held(claim->job_id);
 	table_close(live, NoLock);
 	Async_UnlistenAll();
@@ -495,7 +495,7 @@ run_job(Served *queue, const ExecutorClaim *claim)
 		JobState	state;
 
 		QueueWorkerBegin("failing an attempt");
-		(void) QueueHeldFail(claim->job_id, claim->attempt, error, !final, &state);
+		(void) QueueHeldFail(claim->job_id, claim->attempt, me->session, error, !final, &state);
 		QueueWorkerCommit();
 	}
 	MemoryContextSwitchTo(TopMemoryContext);
@@ -764,7 +764,7 @@ run_in_subtransaction(const QueueSettings *settings, HeapTuple row, Datum *resul
 
 		QueueFunctionOpen(&function, FUNCTION_HANDLER, settings);
 		*result = QueueFunctionRun(&function, row, RelationGetDescr(live), null);
-		if (!QueueHeldComplete(job_id, JOB_HEAD(row)->attempt, *null ? NULL : result))
+		if (!QueueHeldComplete(job_id, JOB_HEAD(row)->attempt, 0, *null ? NULL : result))
 			error_not_held(job_id);
 		ReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(context);
@@ -819,7 +819,7 @@ queue_process_next(PG_FUNCTION_ARGS)
 	{
 		text	   *kept = QueueErrorText(error);
 
-		(void) QueueHeldFail(JOB_HEAD(row)->job_id, JOB_HEAD(row)->attempt, kept,
+		(void) QueueHeldFail(JOB_HEAD(row)->job_id, JOB_HEAD(row)->attempt, 0, kept,
 							 !QueueErrorIsFinal(&settings, error->sqlerrcode), &state);
 		values[3] = PointerGetDatum(kept);
 		nulls[3] = false;

@@ -142,6 +142,7 @@ static bool
 attach(int number)
 {
 	const QueueCatalog *cat;
+	uint32		session;
 	bool		attached;
 
 	if (number < 0 || number >= queue_num_executors)
@@ -156,19 +157,21 @@ attach(int number)
 	if (installation == NULL || installation->live_id != me->live_id)
 		return false;
 
+	/* before detach is registered: the slot says that we have ended before the session does */
+	session = QueueSessionNumber();
 	SpinLockAcquire(&me->mutex);
 	attached = me->state == EXECUTOR_STARTING && me->database_id == MyDatabaseId;
 	if (attached)
 	{
 		me->state = EXECUTOR_BUSY;
+		me->session = session;
 		me->pid = MyProcPid;
 		me->process = QueueMyBackend() ? QueueMyBackend() - QueueBackends : -1;
 	}
 	SpinLockRelease(&me->mutex);
 	if (!attached)
 		return false;
-	before_shmem_exit(detach, (Datum) 0);
-	me->session = QueueSessionNumber();
+	on_shmem_exit(detach, (Datum) 0);
 	return true;
 }
 

@@ -1006,8 +1006,9 @@ queue_maintenance_main(Datum main_arg)
 		QueueWorkerCommit();
 		move_due(installation, &wake_at);
 		check_blocked(installation, &wake_at);
-		sweep_leases(installation, &wake_at);
+		/* attempts of executors that have ended fail by the rules, before the sweep meets them */
 		QueuePoolManage(installation, queue_of_slot, &wake_at);
+		sweep_leases(installation, &wake_at);
 		wake_next(installation);
 		look_at_batches(installation, &wake_at);
 		if (every(&rings_at, RING_EVERY_MS, now))

@@ -78,7 +78,7 @@ for my $role ('alice', 'bob')
 		DECLARE
 			result text;
 		BEGIN
-			EXECUTE job.payload ->> 'do';
+			EXECUTE replace(job.payload ->> 'do', ':id', job.job_id::text);
 			IF job.payload ? 'get' THEN
 				EXECUTE job.payload ->> 'get' INTO result;
 			END IF;
@@ -329,5 +329,107 @@ attack('an error that is long', q{DO $d$ BEGIN RAISE EXCEPTION '%', repeat('x', 
 	qr/^f\|xxx/);
 attack('NULL', 'SELECT 1', qr/^c\|$/, 'SELECT NULL::text');
 attack('an error without a message', q{DO $d$ BEGIN RAISE EXCEPTION USING MESSAGE = ''; END $d$}, qr/^f\| \(SQLSTATE P0001\)/);
+
+# ---------------------------------------------------------------------
+# With the job itself, and the queue
+# ---------------------------------------------------------------------
+
+my $not_held = qr/^f\|job \d+ is not held any more/;
+
+attack('to complete itself', 'SELECT queue.complete(:id)', $not_held);
+attack('to fail itself', q{SELECT queue.fail(:id, 'so', retry => true)}, $not_held);
+attack('to cancel itself', 'SELECT queue.cancel(:id)', $not_held);
+attack('to release itself', 'SELECT queue.release(:id)', $not_held);
+attack('to release itself and take itself again',
+	q{SELECT queue.release(:id); SELECT * FROM queue.dequeue_batch('attack', visibility_timeout => '1 h')}, $not_held);
+attack('to extend itself', q{SELECT queue.extend(:id, '1 ms')}, $done);
+attack('to settle itself at the commit', late(q{
+	SELECT queue.complete(:id), queue.fail(:id), queue.release(:id), queue.cancel(:id), queue.retry_job(:id)}), $done);
+attack('to take and to complete jobs of its own queue', q{
+	SELECT queue.enqueue('attack', '{"do": "SELECT 1/0"}', priority => 1);
+	SELECT queue.complete(job_id) FROM queue.dequeue_batch('attack', 10)}, $done);
+attack('to run itself by hand', q{
+	SELECT queue.enqueue('attack', '{"do": "SELECT queue.process_next(''attack'')"}');
+	SELECT queue.enqueue('attack', jsonb_build_object('do', 'RESET ROLE'));
+	SELECT queue.process_next('attack'); SELECT queue.process_next('attack')}, $done);
+attack('to run itself directly, without end', q{
+	SELECT queue.set_mode('attack', 'direct');
+	CREATE FUNCTION alice.again() RETURNS void LANGUAGE plpgsql AS
+		$f$ BEGIN PERFORM queue.enqueue('attack', '{"do": "SELECT alice.again()"}'); END $f$;
+	SELECT alice.again()}, qr/^f\|stack depth limit exceeded/);
+attack('to leave from a handler in a handler', q{
+	SELECT queue.set_mode('attack', 'direct');
+	SELECT queue.enqueue('attack', '{"do": "RESET ROLE"}')}, $refused_role);
+attack('to drop its own queue', q{SELECT queue.drop_queue('attack', true)}, $not_held);
+attack('to drop its own function', q{DROP FUNCTION alice.attack; SELECT 1/0}, qr/^f\|division by zero/);
+attack('to give its queue to somebody', q{SELECT queue.alter_queue('attack', owner => 'bob')}, qr/^f\|must be member of role "bob"/);
+attack('to name a function for bob', q{SELECT queue.set_handler('bob', 'alice.attack')}, qr/^f\|(permission denied|must be owner)/);
+attack('to take bob\'s jobs', q{SELECT * FROM queue.dequeue_batch('bob')}, qr/^f\|permission denied/);
+attack('jobs that depend on what the commit does', q{
+	SELECT queue.enqueue('attack', '{"do": "SELECT 1"}', group_key => 'g', unique_key => i::text, batch_id => 'b', delay => '1 ms')
+	FROM generate_series(1, 3) AS i;
+	SELECT queue.enqueue('attack', '{"do": "SELECT 1"}', group_key => 'g', depends_on => ARRAY[
+		queue.enqueue('attack', '{"do": "SELECT 1"}', group_key => 'g')])}, $done);
+wait_for($node, 'SELECT count(*) FROM queue.job', 'those have run', '0');
+attack('to be paused and stopped by itself', q{
+	SELECT queue.pause_queue('attack'); SELECT queue.stop_processing('attack');
+	SELECT queue.resume_queue('attack'); SELECT queue.start_processing('attack')}, $done);
+
+# its own ends: these stay
+$node->safe_psql('postgres', q{
+	SELECT queue.create_queue('doomed'); SELECT queue.alter_queue('doomed', owner => 'alice');
+	SELECT queue.create_queue('lost', backoff => 'fixed', backoff_base => '1 ms', max_attempts => 2); SELECT queue.alter_queue('lost', owner => 'alice');
+	SET SESSION AUTHORIZATION alice;
+	CREATE FUNCTION alice.other(payload jsonb) RETURNS text LANGUAGE sql AS $$ SELECT 'other' $$;
+	CREATE FUNCTION alice.doomed(payload jsonb) RETURNS text LANGUAGE plpgsql AS
+		$$ BEGIN INSERT INTO alice.late VALUES ('SELECT queue.drop_queue(''doomed'', true)'); RETURN 'x'; END $$;
+	CREATE FUNCTION alice.lost(payload jsonb) RETURNS text LANGUAGE plpgsql AS
+		$$ BEGIN DROP FUNCTION alice.lost(jsonb); RETURN 'gone'; END $$;
+	SELECT queue.set_handler('doomed', 'alice.doomed');
+	SELECT queue.set_handler('lost', 'alice.lost')});
+$node->safe_psql('postgres', q{SELECT queue.enqueue('doomed', '1') FROM generate_series(1, 5)});
+wait_for($node, q{SELECT count(*) FROM queue.queue WHERE queue_name = 'doomed'}, 'a queue that is dropped behind its job\'s completion is gone', '0');
+is(run('lost', '1'), 'c|gone', 'a handler may drop itself');
+like(run('lost', '1'), qr/^f\|function alice.lost\(jsonb\) does not exist/, 'the next job says so');
+$node->safe_psql('postgres', q{SET SESSION AUTHORIZATION alice; SELECT queue.set_handler('lost', 'alice.other')});
+is(run('lost', '1'), 'c|other', 'another handler takes over');
+is(run('probe', 'null'), $clean_alice, 'the owner\'s next job is clean');
+
+# a type that is no jsonb after all
+$node->safe_psql('postgres', q{SET SESSION AUTHORIZATION alice;
+	CREATE FUNCTION alice.odd(payload jsonb) RETURNS json LANGUAGE sql AS $$ SELECT (payload #>> '{}')::json $$;
+	SELECT queue.set_handler('lost', 'alice.odd')});
+like(run('lost', '"\"\\\\u0000\""'), qr/^f\|unsupported Unicode escape sequence/, 'json that jsonb cannot hold');
+like(run('lost', '"{"'), qr/^f\|invalid input syntax for type json/, 'no json at all');
+is(run('lost', 'null'), 'c|', 'null');
+isnt($node->psql('postgres', q{SET SESSION AUTHORIZATION alice;
+	CREATE FUNCTION alice.many(payload jsonb) RETURNS SETOF text LANGUAGE sql AS 'SELECT 1::text';
+	SELECT queue.set_handler('lost', 'alice.many')}), 0, 'a function that returns a set is no handler');
+
+# ---------------------------------------------------------------------
+# A handler that will not end
+# ---------------------------------------------------------------------
+
+$node->safe_psql('postgres', q{SELECT queue.alter_queue('attack', job_timeout => '200 ms')});
+attack('a timeout', 'SELECT pg_sleep(600)', qr/^f\|job timeout/);
+attack('at the commit', late('SELECT pg_sleep(600)'), qr/^f\|job timeout/);
+attack('one that is swallowed', q{DO $d$ BEGIN PERFORM pg_sleep(600); EXCEPTION WHEN query_canceled THEN END $d$}, qr/^f\|job timeout/);
+attack('one that is swallowed for ever', q{DO $d$ BEGIN LOOP BEGIN PERFORM pg_sleep(600); EXCEPTION WHEN query_canceled THEN END; END LOOP; END $d$},
+	qr/^f\|(job timeout|session ended)/);
+attack('and at the commit', late(q{DO $d$ BEGIN PERFORM pg_sleep(600); EXCEPTION WHEN query_canceled THEN END $d$}), qr/^(f\|job timeout|c\|)/);
+attack('a short one after that', 'SELECT pg_sleep(0.1)', $done);
+
+# ---------------------------------------------------------------------
+# What they have come to
+# ---------------------------------------------------------------------
+
+is($node->safe_psql('postgres', 'SELECT * FROM vault'), '', 'nobody has been a superuser');
+is($node->safe_psql('postgres', 'SELECT DISTINCT who FROM alice.seen'), 'alice', 'what ran late ran as the owner');
+is($node->safe_psql('postgres', q{SELECT count(*) > 10 FROM alice.seen WHERE what = 'late'}), 't', 'and it did run');
+is($node->safe_psql('postgres', q{SELECT count(*) FROM alice.seen WHERE what = 'held'}), '1', 'so did a cursor');
+is($node->safe_psql('postgres', 'SELECT * FROM bob.guestbook'), 'bob', 'what bob allows is done as bob');
+is($node->safe_psql('postgres', q{SELECT string_agg(rolname, ' ') FROM pg_roles WHERE rolsuper AND rolname <> current_user}),
+	'', 'there are no other superusers');
+check_counters($node, 'after all');
 
 done_testing();

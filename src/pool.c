@@ -257,6 +257,8 @@ bury(int number)
 	dead = *executor;
 	SpinLockRelease(&executor->mutex);
 
+	/* it may have been ended by a shutdown, which is nobody's fault, and ends us, too */
+	CHECK_FOR_INTERRUPTS();
 	if (dead.job_id != 0)
 	{
 		back_off(&dead);

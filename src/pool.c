@@ -257,7 +257,12 @@ bury(int number)
 	dead = *executor;
 	SpinLockRelease(&executor->mutex);
 
-	/* it may have been ended by a shutdown, which is nobody's fault, and ends us, too */
+	/*
+	 * It may have been ended by a shutdown, which is nobody's fault, and ends us,
+	 * too: give that signal the time to come.
+	 */
+	if (dead.job_id != 0)
+		pg_usleep(20000L);
 	CHECK_FOR_INTERRUPTS();
 	if (dead.job_id != 0)
 	{

@@ -149,7 +149,8 @@ for my $mode ('fast', 'immediate')
 		SELECT count(*) = 2 FROM pg_stat_activity WHERE backend_type = 'queue executor' AND wait_event = 'PgSleep'},
 		"$mode shutdown: the jobs run again");
 	is( $node->safe_psql('postgres', q{SELECT DISTINCT attempt FROM queue.job WHERE state = 'active' AND payload ->> 'kind' = 'poison'}),
-		$mode eq 'fast' ? '1' : '2', $mode eq 'fast' ? 'no attempt is charged' : 'the attempts are charged');
+		$mode eq 'fast' ? '1' : '2', $mode eq 'fast' ? 'no attempt is charged' : 'the attempts are charged')
+	  or diag($node->safe_psql('postgres', q{SELECT l.* FROM queue.job_log AS l JOIN queue.job USING (job_id)}));
 	$node->safe_psql('postgres', q{SELECT queue.cancel(job_id) FROM queue.job WHERE payload ->> 'kind' = 'poison';
 		SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'});
 	wait_for($node, $rest, "$mode shutdown: the others run", '0');

@@ -144,6 +144,7 @@ static bool
 attach(int number)
 {
 	const QueueCatalog *cat;
+	uint32		session;
 	bool		attached;
 
 	if (number < 0 || number >= queue_num_executors)
@@ -158,19 +159,21 @@ attach(int number)
 	if (installation == NULL || installation->live_id != me->live_id)
 		return false;
 
+	/* before detach is registered: the slot says that we have ended before the session does */
+	session = QueueSessionNumber();
 	SpinLockAcquire(&me->mutex);
 	attached = me->state == EXECUTOR_STARTING && me->database_id == MyDatabaseId;
 	if (attached)
 	{
 		me->state = EXECUTOR_BUSY;
+		me->session = session;
 		me->pid = MyProcPid;
 		me->process = QueueMyBackend() ? QueueMyBackend() - QueueBackends : -1;
 	}
 	SpinLockRelease(&me->mutex);
 	if (!attached)
 		return false;
-	before_shmem_exit(detach, (Datum) 0);
-	me->session = QueueSessionNumber();
+	on_shmem_exit(detach, (Datum) 0);
 	return true;
 }
 
@@ -381,12 +384,12 @@ run_handler(Served *queue, const ExecutorClaim *claim, QueueSettings *settings)
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	MemoryContextSwitchTo(job_context);
-	row = QueueHeldJob(claim->job_id, claim->attempt);
+	row = QueueHeldJob(claim->job_id, claim->attempt, me->session);
 	if (row && QueueSettingsById(JOB_HEAD(row)->queue_id, settings) &&
 		(!settings->has_handler || settings->owner != me->owner))
 	{
 		/* no longer ours to run */
-		(void) QueueHeldRelease(claim->job_id, claim->attempt);
+		(void) QueueHeldRelease(claim->job_id, claim->attempt, me->session);
 		row = NULL;
 	}
 	if (row == NULL || settings->queue_id == 0)
@@ -410,7 +413,7 @@ run_handler(Served *queue, const ExecutorClaim *claim, QueueSettings *settings)
 	result = QueueFunctionRun(function, row, RelationGetDescr(live), &null);
 	if (timed_out)
 		error_timeout(options.job_timeout);
-	if (!QueueHeldComplete(claim->job_id, claim->attempt, null ? NULL : &result))
+	if (!QueueHeldComplete(claim->job_id, claim->attempt, me->session, null ? NULL : &result))
 		error_not_held(claim->job_id);
 	table_close(live, NoLock);
 	Async_UnlistenAll();
@@ -515,7 +518,7 @@ run_job(Served *queue, const ExecutorClaim *claim)
 
 		QueueWorkerBegin("failing an attempt");
 		/* not if somebody has cancelled it */
-		there = QueueHeldFail(claim->job_id, claim->attempt, error, !final, &state);
+		there = QueueHeldFail(claim->job_id, claim->attempt, me->session, error, !final, &state);
 		QueueWorkerCommit();
 	}
 	MemoryContextSwitchTo(TopMemoryContext);
@@ -792,7 +795,7 @@ run_in_subtransaction(const QueueSettings *settings, HeapTuple row, Datum *resul
 
 		QueueFunctionOpen(&function, FUNCTION_HANDLER, settings);
 		*result = QueueFunctionRun(&function, row, RelationGetDescr(live), null);
-		if (!QueueHeldComplete(job_id, JOB_HEAD(row)->attempt, *null ? NULL : result))
+		if (!QueueHeldComplete(job_id, JOB_HEAD(row)->attempt, 0, *null ? NULL : result))
 			error_not_held(job_id);
 		ReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(context);
@@ -847,7 +850,7 @@ queue_process_next(PG_FUNCTION_ARGS)
 	{
 		text	   *kept = QueueErrorText(error);
 
-		(void) QueueHeldFail(JOB_HEAD(row)->job_id, JOB_HEAD(row)->attempt, kept,
+		(void) QueueHeldFail(JOB_HEAD(row)->job_id, JOB_HEAD(row)->attempt, 0, kept,
 							 !QueueErrorIsFinal(&settings, error->sqlerrcode), &state);
 		values[3] = PointerGetDatum(kept);
 		nulls[3] = false;

@@ -14,8 +14,9 @@
  * Leases of an executor have no end but that of the process.  What becomes of
  * them then is told in pool.c and mark.c.
  *
- * The handler is a stranger in the house of a superuser.  It runs as the owner
- * of the queue, with SECURITY_LOCAL_USERID_CHANGE, so it can be nobody else.  What
+ * The handler is a stranger in the house of a superuser.  The executor becomes
+ * the owner of the queues that it serves when it starts, and the handler runs with
+ * SECURITY_LOCAL_USERID_CHANGE, so it cannot become anybody else.  What
  * it leaves for later runs as the owner, too: deferred triggers, ON COMMIT actions
  * and cursors WITH HOLD are carried out by the commit, and the owner's identity is
  * kept until that is over.  What outlives the transaction is cleared away before
@@ -177,6 +178,22 @@ attach(int number)
 	return true;
 }
 
+/* from here on we are the owner, for good; false: there is no such role */
+static bool
+become_owner(void)
+{
+	bool		exists;
+	bool		super;
+
+	QueueWorkerBegin("becoming the owner of the queues");
+	exists = SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(me->owner));
+	super = superuser_arg(me->owner);
+	QueueWorkerCommit();
+	if (exists)
+		SetSessionAuthorization(me->owner, super);
+	return exists;
+}
+
 static void
 note_change(Datum arg, int cacheid, uint32 hashvalue)
 {
@@ -189,7 +206,8 @@ handle_interrupt(SIGNAL_ARGS)
 {
 	int			save_errno = errno;
 
-	if (me->interrupt_job_id == 0 || me->interrupt_job_id == me->job_id)
+	if (me->job_id != 0 &&
+		(me->interrupt_job_id == 0 || me->interrupt_job_id == me->job_id))
 	{
 		QueryCancelPending = true;
 		InterruptPending = true;
@@ -358,13 +376,18 @@ error_timeout(int64 timeout)
  * brings the old identity back with the abort.
  */
 static void
-commit_as_owner(Oid owner)
+commit_as_owner(const QueueFunction *function)
 {
 	Oid			save_user;
 	int			save_context;
 
 	GetUserIdAndSecContext(&save_user, &save_context);
-	SetUserIdAndSecContext(owner, save_context | SECURITY_LOCAL_USERID_CHANGE);
+	SetUserIdAndSecContext(function->owner, save_context | SECURITY_LOCAL_USERID_CHANGE);
+	/* what it sees as it does in the handler */
+	(void) set_config_option("search_path", function->search_path, PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_LOCAL, true, 0, false);
+	(void) set_config_option("row_security", "on", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_LOCAL, true, 0, false);
 	CommitTransactionCommand();
 	SetUserIdAndSecContext(save_user, save_context);
 }
@@ -418,7 +441,7 @@ run_handler(Served *queue, const ExecutorClaim *claim, QueueSettings *settings)
 	table_close(live, NoLock);
 	Async_UnlistenAll();
 	PopActiveSnapshot();
-	commit_as_owner(me->owner);
+	commit_as_owner(function);
 	return true;
 }
 
@@ -745,7 +768,7 @@ wait_for_job(void)
 void
 queue_executor_main(Datum main_arg)
 {
-	if (!attach(DatumGetInt32(main_arg)))
+	if (!attach(DatumGetInt32(main_arg)) || !become_owner())
 		proc_exit(0);
 	job_context = AllocSetContextCreate(TopMemoryContext, "queue job", ALLOCSET_DEFAULT_SIZES);
 	pqsignal(SIGINT, handle_interrupt);

@@ -862,7 +862,7 @@ QueueTakeOne(const QueueSettings *settings)
 
 	taker.visibility_timeout = settings->visibility_timeout;
 	take(&taker);
-	return taker.got > 0 ? QueueHeldJob(claim.job_id, claim.attempt) : NULL;
+	return taker.got > 0 ? QueueHeldJob(claim.job_id, claim.attempt, 0) : NULL;
 }
 
 Datum

@@ -14,8 +14,9 @@
  * Leases of an executor have no end but that of the process.  What becomes of
  * them then is told in pool.c and mark.c.
  *
- * The handler is a stranger in the house of a superuser.  It runs as the owner
- * of the queue, with SECURITY_LOCAL_USERID_CHANGE, so it can be nobody else.  What
+ * The handler is a stranger in the house of a superuser.  The executor becomes
+ * the owner of the queues that it serves when it starts, and the handler runs with
+ * SECURITY_LOCAL_USERID_CHANGE, so it cannot become anybody else.  What
  * it leaves for later runs as the owner, too: deferred triggers, ON COMMIT actions
  * and cursors WITH HOLD are carried out by the commit, and the owner's identity is
  * kept until that is over.  What outlives the transaction is cleared away before
@@ -144,6 +145,7 @@ static bool
 attach(int number)
 {
 	const QueueCatalog *cat;
+	uint32		session;
 	bool		attached;
 
 	if (number < 0 || number >= queue_num_executors)
@@ -158,20 +160,38 @@ attach(int number)
 	if (installation == NULL || installation->live_id != me->live_id)
 		return false;
 
+	/* before detach is registered: the slot says that we have ended before the session does */
+	session = QueueSessionNumber();
 	SpinLockAcquire(&me->mutex);
 	attached = me->state == EXECUTOR_STARTING && me->database_id == MyDatabaseId;
 	if (attached)
 	{
 		me->state = EXECUTOR_BUSY;
+		me->session = session;
 		me->pid = MyProcPid;
 		me->process = QueueMyBackend() ? QueueMyBackend() - QueueBackends : -1;
 	}
 	SpinLockRelease(&me->mutex);
 	if (!attached)
 		return false;
-	before_shmem_exit(detach, (Datum) 0);
-	me->session = QueueSessionNumber();
+	on_shmem_exit(detach, (Datum) 0);
 	return true;
+}
+
+/* from here on we are the owner, for good; false: there is no such role */
+static bool
+become_owner(void)
+{
+	bool		exists;
+	bool		super;
+
+	QueueWorkerBegin("becoming the owner of the queues");
+	exists = SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(me->owner));
+	super = superuser_arg(me->owner);
+	QueueWorkerCommit();
+	if (exists)
+		SetSessionAuthorization(me->owner, super);
+	return exists;
 }
 
 static void
@@ -186,7 +206,8 @@ handle_interrupt(SIGNAL_ARGS)
 {
 	int			save_errno = errno;
 
-	if (me->interrupt_job_id == 0 || me->interrupt_job_id == me->job_id)
+	if (me->job_id != 0 &&
+		(me->interrupt_job_id == 0 || me->interrupt_job_id == me->job_id))
 	{
 		QueryCancelPending = true;
 		InterruptPending = true;
@@ -355,13 +376,18 @@ error_timeout(int64 timeout)
  * brings the old identity back with the abort.
  */
 static void
-commit_as_owner(Oid owner)
+commit_as_owner(const QueueFunction *function)
 {
 	Oid			save_user;
 	int			save_context;
 
 	GetUserIdAndSecContext(&save_user, &save_context);
-	SetUserIdAndSecContext(owner, save_context | SECURITY_LOCAL_USERID_CHANGE);
+	SetUserIdAndSecContext(function->owner, save_context | SECURITY_LOCAL_USERID_CHANGE);
+	/* what it sees as it does in the handler */
+	(void) set_config_option("search_path", function->search_path, PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_LOCAL, true, 0, false);
+	(void) set_config_option("row_security", "on", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_LOCAL, true, 0, false);
 	CommitTransactionCommand();
 	SetUserIdAndSecContext(save_user, save_context);
 }
@@ -381,12 +407,12 @@ run_handler(Served *queue, const ExecutorClaim *claim, QueueSettings *settings)
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	MemoryContextSwitchTo(job_context);
-	row = QueueHeldJob(claim->job_id, claim->attempt);
+	row = QueueHeldJob(claim->job_id, claim->attempt, me->session);
 	if (row && QueueSettingsById(JOB_HEAD(row)->queue_id, settings) &&
 		(!settings->has_handler || settings->owner != me->owner))
 	{
 		/* no longer ours to run */
-		(void) QueueHeldRelease(claim->job_id, claim->attempt);
+		(void) QueueHeldRelease(claim->job_id, claim->attempt, me->session);
 		row = NULL;
 	}
 	if (row == NULL || settings->queue_id == 0)
@@ -410,12 +436,12 @@ run_handler(Served *queue, const ExecutorClaim *claim, QueueSettings *settings)
 	result = QueueFunctionRun(function, row, RelationGetDescr(live), &null);
 	if (timed_out)
 		error_timeout(options.job_timeout);
-	if (!QueueHeldComplete(claim->job_id, claim->attempt, null ? NULL : &result))
+	if (!QueueHeldComplete(claim->job_id, claim->attempt, me->session, null ? NULL : &result))
 		error_not_held(claim->job_id);
 	table_close(live, NoLock);
 	Async_UnlistenAll();
 	PopActiveSnapshot();
-	commit_as_owner(me->owner);
+	commit_as_owner(function);
 	return true;
 }
 
@@ -515,7 +541,7 @@ run_job(Served *queue, const ExecutorClaim *claim)
 
 		QueueWorkerBegin("failing an attempt");
 		/* not if somebody has cancelled it */
-		there = QueueHeldFail(claim->job_id, claim->attempt, error, !final, &state);
+		there = QueueHeldFail(claim->job_id, claim->attempt, me->session, error, !final, &state);
 		QueueWorkerCommit();
 	}
 	MemoryContextSwitchTo(TopMemoryContext);
@@ -742,7 +768,7 @@ wait_for_job(void)
 void
 queue_executor_main(Datum main_arg)
 {
-	if (!attach(DatumGetInt32(main_arg)))
+	if (!attach(DatumGetInt32(main_arg)) || !become_owner())
 		proc_exit(0);
 	job_context = AllocSetContextCreate(TopMemoryContext, "queue job", ALLOCSET_DEFAULT_SIZES);
 	pqsignal(SIGINT, handle_interrupt);
@@ -792,7 +818,7 @@ run_in_subtransaction(const QueueSettings *settings, HeapTuple row, Datum *resul
 
 		QueueFunctionOpen(&function, FUNCTION_HANDLER, settings);
 		*result = QueueFunctionRun(&function, row, RelationGetDescr(live), null);
-		if (!QueueHeldComplete(job_id, JOB_HEAD(row)->attempt, *null ? NULL : result))
+		if (!QueueHeldComplete(job_id, JOB_HEAD(row)->attempt, 0, *null ? NULL : result))
 			error_not_held(job_id);
 		ReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(context);
@@ -847,7 +873,7 @@ queue_process_next(PG_FUNCTION_ARGS)
 	{
 		text	   *kept = QueueErrorText(error);
 
-		(void) QueueHeldFail(JOB_HEAD(row)->job_id, JOB_HEAD(row)->attempt, kept,
+		(void) QueueHeldFail(JOB_HEAD(row)->job_id, JOB_HEAD(row)->attempt, 0, kept,
 							 !QueueErrorIsFinal(&settings, error->sqlerrcode), &state);
 		values[3] = PointerGetDatum(kept);
 		nulls[3] = false;

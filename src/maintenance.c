@@ -1134,6 +1134,7 @@ queue_maintenance_main(Datum main_arg)
 		QueueWorkerCommit();
 		move_due(installation, &wake_at);
 		check_blocked(installation, &wake_at);
+		/* attempts of executors that have ended fail by the rules, before the sweep meets them */
 		QueuePoolManage(installation, queue_of_slot, &wake_at);
 		look_for_lost_workers(live_id, &wake_at);
 		sweep_leases(installation, &wake_at);

@@ -94,7 +94,9 @@ QueueMarksRead(void)
 
 	if (fd < 0)
 		return;
-	if (!shut_down_cleanly())
+	if (shut_down_cleanly())
+		(void) unlink(MARK_FILE);	/* or a later crash would bring them up */
+	else
 		for (int i = 0; i < queue_num_executors; i++)
 		{
 			if (read(fd, &mark, sizeof(mark)) != sizeof(mark))

@@ -68,8 +68,14 @@ call_in_subtransaction(const QueueSettings *settings, HeapTuple row, TupleDesc d
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
-		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED ||
-			error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN)
+		/*
+		 * Whoever cancels means the caller.  But a worker has none, and must not
+		 * be ended by a function that raises these codes by itself: it would be
+		 * ended by the same job again and again.
+		 */
+		if (MyBackendType != B_BG_WORKER &&
+			(error->sqlerrcode == ERRCODE_QUERY_CANCELED ||
+			 error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN))
 			ReThrowError(error);
 	}
 	PG_END_TRY();

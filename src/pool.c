@@ -230,26 +230,26 @@ is_ours(const QueueExecutor *executor, const Installation *installation)
 
 /* an attempt was under way, and nobody will end it */
 static void
-fail_begun(int64 job_id, int32 attempt, const char *error)
+fail_begun(int64 job_id, int32 attempt, uint32 session, const char *error)
 {
 	HeapTuple	row;
 	JobState	state;
 
 	QueueWorkerBegin("failing an attempt whose executor has ended");
-	row = QueueHeldJob(job_id, attempt);
+	row = QueueHeldJob(job_id, attempt, session);
 	if (row && job_is_reserved(JOB_HEAD(row)))
-		(void) QueueHeldFail(job_id, attempt, cstring_to_text(error), true, &state);
+		(void) QueueHeldFail(job_id, attempt, session, cstring_to_text(error), true, &state);
 	QueueWorkerCommit();
 }
 
 static void
-release_claims(const ExecutorClaim *claims, int count)
+release_claims(const ExecutorClaim *claims, int count, uint32 session)
 {
 	if (count == 0)
 		return;
 	QueueWorkerBegin("giving back jobs that an executor has not started");
 	for (int i = 0; i < count; i++)
-		(void) QueueHeldRelease(claims[i].job_id, claims[i].attempt);
+		(void) QueueHeldRelease(claims[i].job_id, claims[i].attempt, session);
 	QueueWorkerCommit();
 }
 
@@ -312,9 +312,11 @@ bury(int number)
 		if (server_is_stopping())
 			return false;
 		back_off(&dead);
-		fail_begun(dead.job_id, dead.attempt, dead.timed_out ? TIMEOUT_ERROR : ENDED_ERROR);
+		fail_begun(dead.job_id, dead.attempt, dead.session,
+				   dead.timed_out ? TIMEOUT_ERROR : ENDED_ERROR);
 	}
-	release_claims(&dead.claims[dead.next_claim], dead.num_claims - dead.next_claim);
+	release_claims(&dead.claims[dead.next_claim], dead.num_claims - dead.next_claim,
+				   dead.session);
 	QueueMarkClear(number);
 	SpinLockAcquire(&executor->mutex);
 	executor->state = EXECUTOR_FREE;
@@ -381,7 +383,7 @@ act_on_marks(Installation *installation)
 		if (mark.database_id != installation->database_id ||
 			mark.live_id != installation->live_id)
 			continue;
-		fail_begun(mark.job_id, mark.attempt, CRASHED_ERROR);
+		fail_begun(mark.job_id, mark.attempt, 0, CRASHED_ERROR);
 		QueueMarkClear(i);
 		not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), back_off_ms);
 	}
@@ -410,7 +412,7 @@ take_back(int number, bool all, TimestampTz now)
 	SpinLockRelease(&executor->mutex);
 	if (!revoke)
 		return;
-	release_claims(claims, count);
+	release_claims(claims, count, executor->session);
 	SpinLockAcquire(&executor->mutex);
 	executor->num_claims = executor->next_claim;
 	executor->revoked = false;

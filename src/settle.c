@@ -69,6 +69,7 @@ typedef struct Settler
 	int64		dead;			/* row versions */
 
 	/* arguments of the verbs */
+	uint32		session;		/* that must hold them; 0: whichever */
 	const Datum *result;		/* complete */
 	const Datum *error;			/* fail */
 	bool		retry;
@@ -296,7 +297,8 @@ settle_held(Settler *settler, Held *held, int count)
 				continue;
 			before = *JOB_HEAD(row);
 			if (!job_is_active(&before) ||
-				(held[i].attempt != 0 && held[i].attempt != before.attempt))
+				(held[i].attempt != 0 && held[i].attempt != before.attempt) ||
+				(settler->session != 0 && settler->session != job_session(&before)))
 				continue;
 			if (!enter_queue(settler, &before))
 				continue;
@@ -416,7 +418,7 @@ cut_error(text *error)
 }
 
 HeapTuple
-QueueHeldJob(int64 job_id, int32 attempt)
+QueueHeldJob(int64 job_id, int32 attempt, uint32 session)
 {
 	QueueStore	live;
 	Snapshot	snapshot;
@@ -429,7 +431,8 @@ QueueHeldJob(int64 job_id, int32 attempt)
 	snapshot = QueueFreshSnapshot();
 	QueueWalkBegin(&walk, &live, snapshot);
 	row = QueueWalkTo(&walk, job_id, &tid);
-	if (row && job_is_active(JOB_HEAD(row)) && JOB_HEAD(row)->attempt == attempt)
+	if (row && job_is_active(JOB_HEAD(row)) && JOB_HEAD(row)->attempt == attempt &&
+		(session == 0 || session == job_session(JOB_HEAD(row))))
 		row = heap_copytuple(row);
 	else
 		row = NULL;
@@ -440,12 +443,13 @@ QueueHeldJob(int64 job_id, int32 attempt)
 }
 
 bool
-QueueHeldComplete(int64 job_id, int32 attempt, const Datum *result)
+QueueHeldComplete(int64 job_id, int32 attempt, uint32 session, const Datum *result)
 {
 	Settler		settler;
 	Held		held = {job_id, attempt};
 
 	settler_begin(&settler, VERB_COMPLETE);
+	settler.session = session;
 	settler.result = result;
 	settle_held(&settler, &held, 1);
 	settler_end(&settler);
@@ -453,13 +457,15 @@ QueueHeldComplete(int64 job_id, int32 attempt, const Datum *result)
 }
 
 bool
-QueueHeldFail(int64 job_id, int32 attempt, text *error, bool retry, JobState *state)
+QueueHeldFail(int64 job_id, int32 attempt, uint32 session, text *error, bool retry,
+			  JobState *state)
 {
 	Settler		settler;
 	Held		held = {job_id, attempt};
 	Datum		cut = cut_error(error);
 
 	settler_begin(&settler, VERB_FAIL);
+	settler.session = session;
 	settler.error = &cut;
 	settler.retry = retry;
 	settle_held(&settler, &held, 1);
@@ -469,12 +475,13 @@ QueueHeldFail(int64 job_id, int32 attempt, text *error, bool retry, JobState *st
 }
 
 bool
-QueueHeldRelease(int64 job_id, int32 attempt)
+QueueHeldRelease(int64 job_id, int32 attempt, uint32 session)
 {
 	Settler		settler;
 	Held		held = {job_id, attempt};
 
 	settler_begin(&settler, VERB_RELEASE);
+	settler.session = session;
 	settle_held(&settler, &held, 1);
 	settler_end(&settler);
 	return settler.settled == 1;

@@ -18,12 +18,15 @@ extern int64 QueueCompleteMany(ArrayType *job_ids, ArrayType *attempts);
 
 /*
  * For those who run a job inside the server, about one attempt of it.  A job
- * that is not held, in that attempt, is an answer: NULL, false.
+ * that is not held, in that attempt and by that session (0: whichever), is an
+ * answer: NULL, false.  What was given back without having begun is given out
+ * under the same number again, so the attempt alone does not tell who holds it.
  */
-extern HeapTuple QueueHeldJob(int64 job_id, int32 attempt);
-extern bool QueueHeldComplete(int64 job_id, int32 attempt, const Datum *result);
-extern bool QueueHeldFail(int64 job_id, int32 attempt, text *error, bool retry, JobState *state);
-extern bool QueueHeldRelease(int64 job_id, int32 attempt);
+extern HeapTuple QueueHeldJob(int64 job_id, int32 attempt, uint32 session);
+extern bool QueueHeldComplete(int64 job_id, int32 attempt, uint32 session, const Datum *result);
+extern bool QueueHeldFail(int64 job_id, int32 attempt, uint32 session, text *error, bool retry,
+						  JobState *state);
+extern bool QueueHeldRelease(int64 job_id, int32 attempt, uint32 session);
 
 /*
  * Hold one job for so many microseconds from now; attempt 0: not fenced.  False

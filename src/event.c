@@ -20,7 +20,8 @@
  * | race                                    | why it is harmless
  * | added while the worker looks            | the flag is set again after it: in the next look
  * | flag cleared, slot not yet looked at    | it is about to be: the sum is taken under its lock
- * | the setting is switched off meanwhile   | the worker drops what is left
+ * | the setting is switched off meanwhile   | what has happened before is told
+ * | the worker does not know the queue yet  | it sets the flag again, and looks after the interval
  * | the worker ends between look and commit | events are lost: they are hints, tables tell the state
  *
  * A prepared transaction takes its records along in queue._prepared.
@@ -225,13 +226,32 @@ send_event(const QueueSettings *settings, QueueEvent event, const SlotEvent *wha
 	pfree(json.data);
 }
 
-static void
+/* false: there are none */
+static bool
 take_events(QueueSlot *slot, SlotEvent *events)
 {
+	bool		any = false;
+
 	SpinLockAcquire(&slot->event_mutex);
 	memcpy(events, slot->event, sizeof(slot->event));
 	memset(slot->event, 0, sizeof(slot->event));
 	SpinLockRelease(&slot->event_mutex);
+	for (QueueEvent event = 0; event < NUM_EVENTS; event++)
+		any |= events[event].count > 0;
+	return any;
+}
+
+/* a queue that is not known yet, or not any more: until its slot is freed */
+static bool
+has_events(QueueSlot *slot)
+{
+	bool		any = false;
+
+	SpinLockAcquire(&slot->event_mutex);
+	for (QueueEvent event = 0; event < NUM_EVENTS; event++)
+		any |= slot->event[event].count > 0;
+	SpinLockRelease(&slot->event_mutex);
+	return any;
 }
 
 /* at its end a listener that never reads makes every NOTIFY of the cluster fail */
@@ -251,39 +271,50 @@ no_room(void)
 	return full;
 }
 
+/* tell what the slots have; returns whether some is left */
+static bool
+send_events(Installation *installation, const QueueSettings *const *queue_of_slot)
+{
+	bool		left = false;
+
+	for (int i = 0; i < queue_max_queues; i++)
+	{
+		const QueueSettings *settings = queue_of_slot[i];
+		SlotEvent	events[NUM_EVENTS];
+
+		if (QueueSlots[i].installation != installation - Installations)
+			continue;
+		if (settings == NULL || settings->queue_id != QueueSlots[i].queue_id)
+			left |= has_events(&QueueSlots[i]);
+		else if (take_events(&QueueSlots[i], events))
+			for (QueueEvent event = 0; event < NUM_EVENTS; event++)
+				if (events[event].count > 0)
+					send_event(settings, event, &events[event]);
+	}
+	return left;
+}
+
 void
 QueueEventSend(Installation *installation, const QueueSettings *const *queue_of_slot,
 			   TimestampTz *wake_at)
 {
 	static TimestampTz sent_at;
 	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz next_at = sent_at + (TimestampTz) queue_notify_interval * 1000;
+	TimestampTz interval = (TimestampTz) queue_notify_interval * 1000;
 
 	if (pg_atomic_read_u32(&installation->events) == 0)
 		return;
 	/* unless the clock was set back */
-	if (now < next_at && now >= sent_at)
+	if (now >= sent_at + interval || now < sent_at)
 	{
-		*wake_at = Min(*wake_at, next_at);
-		return;
+		sent_at = now;
+		QueueWorkerBegin("telling events");
+		(void) pg_atomic_exchange_u32(&installation->events, 0);
+		if (no_room() || send_events(installation, queue_of_slot))
+			pg_atomic_write_u32(&installation->events, 1);
+		QueueWorkerCommit();
+		queue_send_notifies();
 	}
-	sent_at = now;
-	QueueWorkerBegin("telling events");
-	(void) pg_atomic_exchange_u32(&installation->events, 0);
-	if (!no_room())
-		for (int i = 0; i < queue_max_queues; i++)
-		{
-			const QueueSettings *settings = queue_of_slot[i];
-			SlotEvent	events[NUM_EVENTS];
-
-			if (QueueSlots[i].installation != installation - Installations || settings == NULL ||
-				settings->queue_id != QueueSlots[i].queue_id)
-				continue;
-			take_events(&QueueSlots[i], events);
-			for (QueueEvent event = 0; event < NUM_EVENTS; event++)
-				if (events[event].count > 0 && settings->notify)
-					send_event(settings, event, &events[event]);
-		}
-	QueueWorkerCommit();
-	queue_send_notifies();
+	if (pg_atomic_read_u32(&installation->events) != 0)
+		*wake_at = Min(*wake_at, sent_at + interval);
 }

@@ -169,6 +169,17 @@ $node->safe_psql('postgres', q{
 	SELECT queue.enqueue('off', '1')});
 told_ok('off', 'enqueued', 1, 'it does from the moment that it is switched on');
 
+# the worker is woken before it can know of the queue, or of its setting
+ask('LISTEN "queue.later";');
+$node->safe_psql('postgres', q{
+	SELECT queue.create_queue('later');
+	BEGIN; SELECT queue.alter_queue('later', notify => true); SELECT queue.enqueue('later', '1'); COMMIT});
+told_ok('later', 'enqueued', 1, 'nor is what happens together with it lost');
+ask('LISTEN "queue.new";');
+$node->safe_psql('postgres', q{
+	BEGIN; SELECT queue.create_queue('new', notify => true); SELECT queue.enqueue('new', '1'); COMMIT});
+told_ok('new', 'enqueued', 1, 'nor of a new queue');
+
 # ---------------------------------------------------------------------
 # Batches
 # ---------------------------------------------------------------------

@@ -338,7 +338,7 @@ check_asked(FunctionCallInfo fcinfo, QueueSettings *settings)
 		QueueValidate(settings, &payload, 1, false);
 }
 
-/* insert the row, or replace what it says; the cron job that it had is *old's */
+/* insert the row, or replace what it says, but not its cron job */
 static void
 put_schedule(FunctionCallInfo fcinfo, text *name, int32 queue_id)
 {

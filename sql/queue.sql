@@ -344,6 +344,41 @@ COMMENT ON TABLE queue.binding IS 'which queues get a job for which topics';
 COMMENT ON COLUMN queue.binding.topic_pattern IS 'words separated by dots; * stands for one word, # for any number';
 COMMENT ON COLUMN queue.binding.queue_id IS 'number of the queue';
 
+CREATE TABLE queue.schedule (
+	schedule_name  text COLLATE pg_catalog."C" NOT NULL,
+	cron           text NOT NULL,
+	queue_id       integer NOT NULL,
+	owner          regrole NOT NULL,
+	cron_job_id    bigint,
+	created_at     timestamptz NOT NULL,
+	last_fired_at  timestamptz,
+	last_job_id    bigint,
+	priority       integer,
+	max_attempts   integer,
+	group_key      text COLLATE pg_catalog."C",
+	source         text,
+	headers        jsonb,
+	options        jsonb,
+	payload        jsonb NOT NULL,
+	CONSTRAINT schedule_pkey PRIMARY KEY (schedule_name)
+) USING heap;
+COMMENT ON TABLE queue.schedule IS 'jobs that pg_cron enqueues by the clock; change it with queue.schedule() and queue.unschedule()';
+COMMENT ON COLUMN queue.schedule.schedule_name IS 'name of the schedule';
+COMMENT ON COLUMN queue.schedule.cron IS 'when it fires, as pg_cron reads it';
+COMMENT ON COLUMN queue.schedule.queue_id IS 'number of the queue';
+COMMENT ON COLUMN queue.schedule.owner IS 'role whose cron job fires it, and with whose rights it enqueues';
+COMMENT ON COLUMN queue.schedule.cron_job_id IS 'its job in cron.job; null: made by hand, or not yet';
+COMMENT ON COLUMN queue.schedule.created_at IS 'when it was created';
+COMMENT ON COLUMN queue.schedule.last_fired_at IS 'when it enqueued a job last';
+COMMENT ON COLUMN queue.schedule.last_job_id IS 'number of that job';
+COMMENT ON COLUMN queue.schedule.priority IS 'priority of its jobs; null: that of the queue, as for the next';
+COMMENT ON COLUMN queue.schedule.max_attempts IS 'attempts of its jobs';
+COMMENT ON COLUMN queue.schedule.group_key IS 'group of its jobs';
+COMMENT ON COLUMN queue.schedule.source IS 'source of its jobs; null: schedule and its name';
+COMMENT ON COLUMN queue.schedule.headers IS 'headers of its jobs';
+COMMENT ON COLUMN queue.schedule.options IS 'options of its jobs';
+COMMENT ON COLUMN queue.schedule.payload IS 'payload of its jobs';
+
 CREATE TYPE queue.job_context AS (
 	job_id        bigint,
 	queue_name    text,
@@ -698,6 +733,36 @@ LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'queue_unbind';
 COMMENT ON FUNCTION queue.unbind IS
 	'takes a pattern from a queue again; false if it was not bound';
+
+CREATE FUNCTION queue.schedule(
+	schedule_name text,
+	cron text,
+	queue_name text,
+	payload jsonb,
+	priority int = null,
+	max_attempts int = null,
+	group_key text = null,
+	source text = null,
+	headers jsonb = null,
+	options jsonb = null,
+	create_cron_job boolean = true
+) RETURNS bigint
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_schedule';
+COMMENT ON FUNCTION queue.schedule IS
+	'lets pg_cron enqueue a job by the clock, or replaces what the schedule of that name says; returns the number of the cron job';
+
+CREATE FUNCTION queue.unschedule(schedule_name text) RETURNS boolean
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_unschedule';
+COMMENT ON FUNCTION queue.unschedule IS
+	'removes a schedule and its cron job; false if there is none';
+
+CREATE FUNCTION queue._fire(schedule_name text) RETURNS bigint
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue__fire';
+COMMENT ON FUNCTION queue._fire IS
+	'internal: called by pg_cron; enqueues the job of a schedule, once a minute at most; returns its number';
 
 /* ---------------------------------------------------------------------
  * Producing
@@ -1477,6 +1542,8 @@ ALTER TABLE queue.job_log ENABLE ROW LEVEL SECURITY;
 CREATE POLICY browse ON queue.job_log FOR SELECT USING (queue._may(queue_id, 'browse'));
 ALTER TABLE queue.binding ENABLE ROW LEVEL SECURITY;
 CREATE POLICY browse ON queue.binding FOR SELECT USING (queue._may(queue_id, 'browse'));
+ALTER TABLE queue.schedule ENABLE ROW LEVEL SECURITY;
+CREATE POLICY browse ON queue.schedule FOR SELECT USING (queue._may(queue_id, 'browse'));
 
 SELECT pg_catalog.pg_extension_config_dump('queue._queue_id', '');
 SELECT pg_catalog.pg_extension_config_dump('queue._job_id_block', '');
@@ -1493,6 +1560,7 @@ SELECT pg_catalog.pg_extension_config_dump('queue.dependency', '');
 SELECT pg_catalog.pg_extension_config_dump('queue.batch', '');
 SELECT pg_catalog.pg_extension_config_dump('queue.batch_progress', '');
 SELECT pg_catalog.pg_extension_config_dump('queue.binding', '');
+SELECT pg_catalog.pg_extension_config_dump('queue.schedule', '');
 SELECT pg_catalog.pg_extension_config_dump('queue._archive_count', '');
 SELECT pg_catalog.pg_extension_config_dump('queue._leaf', '');
 SELECT pg_catalog.pg_extension_config_dump('queue._archive_00', '');

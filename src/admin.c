@@ -26,6 +26,7 @@
 #include "internal.h"
 #include "operate.h"
 #include "ring.h"
+#include "schedule.h"
 #include "xact.h"
 
 QUEUE_FUNCTION(queue_create_queue);
@@ -89,7 +90,8 @@ static const struct
 
 /* functions that a role must be able to call for a privilege to be of use */
 static const char *const enqueue_functions = "queue.enqueue, queue.enqueue_batch, queue.publish,"
-" queue.enqueue_trigger, queue.cancel, queue.create_batch, queue.close_batch, queue.batch_status";
+" queue.enqueue_trigger, queue.cancel, queue.create_batch, queue.close_batch, queue.batch_status,"
+" queue.schedule, queue.unschedule, queue._fire";
 static const char *const dequeue_functions = "queue.dequeue_batch, queue.complete, queue.complete_many,"
 " queue.complete_and_dequeue, queue.fail, queue.fail_many, queue.extend, queue.release, queue.wait,"
 " queue.process_next, queue.throttle, queue.set_progress, queue.heartbeat, queue._workers";
@@ -99,10 +101,10 @@ static const char *const admin_functions = "queue.alter_queue, queue.reset_queue
 " queue.drop_queue, queue.pause_queue, queue.resume_queue, queue.purge_queue, queue.grant_queue,"
 " queue.revoke_queue, queue.requeue_failed, queue.retry_job, queue.redrive, queue.clean,"
 " queue.set_handler, queue.set_mode, queue.bind, queue.unbind, queue.start_processing,"
-" queue.stop_processing";
+" queue.stop_processing, queue.unschedule";
 static const char *const browse_tables = "queue.job, queue.job_finished, queue.queue, queue.privilege,"
 " queue.job_archive, queue.job_log, queue.binding, queue.batch_progress_view,"
-" queue.worker";
+" queue.worker, queue.schedule";
 static const char *const dequeue_tables = "queue.worker";
 
 static void
@@ -643,6 +645,7 @@ queue_drop_queue(PG_FUNCTION_ARGS)
 				 errdetail("They would be lost."),
 				 errhint("Let them finish, remove them with queue.purge_queue(), "
 						 "or drop them too with cascade => true.")));
+	QueueScheduleDrop(&settings, cascade);
 	if (cascade)
 		(void) QueueDeleteJobs(&settings, true);
 

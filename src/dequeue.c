@@ -50,6 +50,7 @@
 #include "utils/tuplestore.h"
 
 #include "compat.h"
+#include "event.h"
 #include "dequeue.h"
 #include "internal.h"
 #include "limit.h"
@@ -178,10 +179,13 @@ form_taken(Taker *taker, HeapTuple row)
 	return copy;
 }
 
-/* the lease of an active job has ended: log it, and return the error to show */
+/*
+ * The lease of an active job has ended, which leaves it in that state: log it,
+ * and return the error to show.
+ */
 static Datum
 log_stalled(QueueFinish *finish, HeapTuple row, TupleDesc desc,
-			const QueueSettings *settings, TimestampTz now, const char *outcome)
+			const QueueSettings *settings, JobState state, TimestampTz now, const char *outcome)
 {
 	JobHead    *job = JOB_HEAD(row);
 	bool		expired = job->lease_expires_at <= now;
@@ -192,6 +196,8 @@ log_stalled(QueueFinish *finish, HeapTuple row, TupleDesc desc,
 									  timestamptz_to_str(job->lease_expires_at), outcome) :
 				   psprintf("the session that its lease was bound to has ended; %s", outcome),
 				   &error, now);
+	if (settings->notify)
+		QueueEventRecord(QueueXactSlot(job->queue_id), EVENT_STALLED, job->job_id, state, 1);
 	return error;
 }
 
@@ -199,7 +205,7 @@ void
 QueueFailStalled(QueueFinish *finish, HeapTuple row, TupleDesc desc,
 				 const QueueSettings *settings, QueueSlot *slot, TimestampTz now)
 {
-	Datum		error = log_stalled(finish, row, desc, settings, now,
+	Datum		error = log_stalled(finish, row, desc, settings, JOB_FAILED, now,
 									"failed for good: attempts are used up");
 
 	QueueFinishJob(finish, row, desc, settings, slot, JOB_FAILED, &error, NULL, now);
@@ -221,7 +227,8 @@ QueueReturnStalled(QueueFinish *finish, QueueStore *live, HeapTuple row, ItemPoi
 	QueueXactCount(slot, COUNT_ACTIVE, -1);
 	QueueXactCount(slot, COUNT_WAITING, 1);
 	if (begun)
-		(void) log_stalled(finish, row, RelationGetDescr(live->heap), settings, now, "given back");
+		(void) log_stalled(finish, row, RelationGetDescr(live->heap), settings, JOB_WAITING, now,
+						   "given back");
 	QueueProgressEnd(&before);
 	heap_freetuple(copy);
 	return true;
@@ -301,8 +308,8 @@ take_live(Taker *taker, HeapTuple row, ItemPointer tid)
 	if (begun)
 	{
 		/* the old version, with the attempt and the worker that stalled */
-		(void) log_stalled(taker_finish(taker), row, desc, &taker->settings, taker->now,
-						   "taken over");
+		(void) log_stalled(taker_finish(taker), row, desc, &taker->settings, JOB_ACTIVE,
+						   taker->now, "taken over");
 		QueueProgressEnd(&before);
 		taker->took_over = true;
 	}

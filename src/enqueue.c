@@ -27,6 +27,7 @@
 #include "batch.h"
 #include "compat.h"
 #include "entry.h"
+#include "event.h"
 #include "finish.h"
 #include "flow.h"
 #include "function.h"
@@ -71,6 +72,7 @@ typedef struct NewJobs
 	const QueueRequest *request;
 	QueueEntry	entry;
 	int64		added;			/* what no unique key kept out */
+	int64		last_id;		/* of the last of them */
 	QueueFunction *handler;		/* runs them now; NULL: they are put in */
 	List	   *done;			/* what it has run: DoneJob */
 	Datum		values[JOB_NATTS];
@@ -624,6 +626,7 @@ enqueue_one(NewJobs *new, Datum payload)
 		}
 	}
 	new->added++;
+	new->last_id = job_id;
 	if (request->num_parents > 0)
 		start = QueueFlowStart(request, job_id, new->entry.settings.queue_id, &parent_id);
 	row = form_job(new, job_id, payload);
@@ -717,6 +720,7 @@ enqueue_plain(NewJobs *new, Datum *payloads, int count, int64 *ids)
 		done += n;
 	}
 	new->added += count;
+	new->last_id = ids[count - 1];
 	MemoryContextDelete(context);
 }
 
@@ -761,6 +765,8 @@ QueueEnqueueMany(const QueueSettings *settings, const QueueRequest *request, Dat
 		enqueue_special(&new, payloads, count, ids);
 		finish_done(&new);
 	}
+	if (settings->notify && new.added > 0)
+		QueueEventRecord(new.entry.slot, EVENT_ENQUEUED, new.last_id, 0, new.added);
 	QueueEntryEnd(&new.entry);
 	if (request->batch_id)
 		QueueBatchAdd(request->batch_id, settings->queue_id, new.added);

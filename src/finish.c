@@ -28,6 +28,7 @@
 #include "batch.h"
 #include "compat.h"
 #include "deadletter.h"
+#include "event.h"
 #include "finish.h"
 #include "flow.h"
 #include "onfailed.h"
@@ -318,6 +319,10 @@ QueueFinishJob(QueueFinish *finish, HeapTuple row, TupleDesc desc,
 	if ((dead_letter || call_on_failed) && error)
 		row = QueueJobWithError(row, desc, *error);
 	count_in_batch(finish, row, state);
+	if (settings->notify)
+		QueueEventRecord(slot, state == JOB_COMPLETED ? EVENT_COMPLETED :
+						 state == JOB_FAILED ? EVENT_FAILED : EVENT_CANCELLED,
+						 JOB_HEAD(row)->job_id, state, 1);
 	if (call_on_failed)
 		remember_failed(finish, row);
 	ended = remember_end(finish, row, slot, state, dead_letter);

@@ -49,6 +49,7 @@
 #include "compat.h"
 #include "dequeue.h"
 #include "entry.h"
+#include "event.h"
 #include "flow.h"
 #include "heartbeat.h"
 #include "internal.h"
@@ -1141,6 +1142,7 @@ queue_maintenance_main(Datum main_arg)
 		wake_next(installation);
 		save_throttles(installation);
 		look_at_batches(installation, &wake_at);
+		QueueEventSend(installation, queue_of_slot, &wake_at);
 		if (every(&rings_at, RING_EVERY_MS, now))
 			keep_rings();
 		if (every(&tidied_at, TIDY_EVERY_MS, now))

@@ -26,6 +26,7 @@
 
 #include "catalog.h"
 #include "compat.h"
+#include "event.h"
 #include "internal.h"
 #include "launcher.h"
 #include "pool.h"
@@ -119,6 +120,11 @@ define_settings(void)
 							"Sets the time after which an outside worker that is not heard of counts as lost.",
 							"Its leases end then. 0 means never.",
 							&queue_worker_timeout, 60000, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("queue.notify_interval",
+							"Sets the shortest time between two notifications of the same event of a queue.",
+							"What happens meanwhile is told by one.",
+							&queue_notify_interval, 1000, 10, 60 * 60 * 1000,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("queue.max_progress",
 							"Sets the maximum number of running jobs, over all databases, whose progress is known.",

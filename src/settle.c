@@ -28,6 +28,7 @@
 #include "utils/memutils.h"
 
 #include "compat.h"
+#include "event.h"
 #include "finish.h"
 #include "heartbeat.h"
 #include "internal.h"
@@ -224,6 +225,8 @@ fail_row(Settler *settler, HeapTuple row, ItemPointer tid, const JobHead *before
 		QueueFinishLog(settler->finish, copy, settler->desc, &settler->settings, "retried",
 					   psprintf("runs again at %s", timestamptz_to_str(JOB_HEAD(copy)->run_at)),
 					   settler->error, settler->now);
+		if (settler->settings.notify)
+			QueueEventRecord(settler->slot, EVENT_RETRIED, before->job_id, settler->state, 1);
 		QueueHeartbeatSettled(copy, false, settler->now);
 	}
 	return result;

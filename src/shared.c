@@ -162,6 +162,7 @@ startup_shared(void)
 			pg_atomic_init_u64(&installation->dead, 0);
 			pg_atomic_init_u32(&installation->recount, 0);
 			pg_atomic_init_u32(&installation->batches, 0);
+			pg_atomic_init_u32(&installation->events, 0);
 			pg_atomic_init_u32(&installation->idle, 0);
 			pg_atomic_init_u32(&installation->grow, 0);
 			pg_atomic_init_u32(&installation->served_generation, 0);
@@ -190,6 +191,7 @@ startup_shared(void)
 			pg_atomic_init_u32(&slot->ready, 0);
 			slot->alarm = PG_INT64_MAX;
 			SpinLockInit(&slot->limit_mutex);
+			SpinLockInit(&slot->event_mutex);
 			pg_atomic_init_u32(&slot->limited, 0);
 			pg_atomic_init_u64(&slot->throttled_until, 0);
 			pg_atomic_init_u64(&slot->throttle_saved, 0);
@@ -402,6 +404,7 @@ make_slot(int installation, int32 queue_id)
 		pg_atomic_write_u64(&slot->throttled_until, 0);
 		pg_atomic_write_u64(&slot->throttle_saved, 0);
 		pg_atomic_write_u32(&slot->throttle_steps, 0);
+		memset(slot->event, 0, sizeof(slot->event));
 		slot->queue_id = queue_id;
 		slot->installation = installation;
 		/* a queue that had to do without until now was not counted */

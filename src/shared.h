@@ -101,6 +101,27 @@ typedef struct HintSlot
 	HintKey		ring[HINT_RING];	/* the last keys noted */
 } HintSlot;
 
+/* what is told of a queue by NOTIFY; see event.c */
+typedef enum QueueEvent
+{
+	EVENT_ENQUEUED,
+	EVENT_COMPLETED,
+	EVENT_FAILED,
+	EVENT_CANCELLED,
+	EVENT_RETRIED,
+	EVENT_STALLED,
+	EVENT_BATCH_COMPLETED
+} QueueEvent;
+#define NUM_EVENTS	(EVENT_BATCH_COMPLETED + 1)
+
+typedef struct SlotEvent
+{
+	int64		count;			/* how often it has happened */
+	int64		job_id;			/* the last one's; 0: none */
+	char		state;			/* and what it was left in; 0: not told */
+	char		batch_id[128];	/* of the last batch; empty: none, or too long */
+} SlotEvent;
+
 /* a queue as shared memory knows it */
 typedef struct QueueSlot
 {
@@ -141,6 +162,10 @@ typedef struct QueueSlot
 	int			min_workers;	/* how many are kept for it */
 	pg_atomic_uint32 running;	/* how many do */
 	pg_atomic_uint32 ready;		/* there may be a job for them */
+
+	/* what has not been told yet; see event.c */
+	slock_t		event_mutex;
+	SlotEvent	event[NUM_EVENTS];
 } QueueSlot;
 
 typedef enum WaitState
@@ -176,6 +201,7 @@ typedef struct Installation
 	bool		incomplete;		/* some queue got no slot; Shared->lock */
 	pg_atomic_uint32 batches;	/* 1: jobs of batches have ended, look at them;
 								 * 2: one was closed, look at once */
+	pg_atomic_uint32 events;	/* there is something to tell; see event.c */
 
 	/* see pool.c */
 	pg_atomic_uint32 idle;		/* executors that wait for a job */

@@ -39,6 +39,7 @@
 
 #include "catalog.h"
 #include "compat.h"
+#include "event.h"
 #include "heartbeat.h"
 #include "internal.h"
 #include "launcher.h"
@@ -53,6 +54,7 @@
 #define CLASS_ALL	60000		/* in queue._prepared: forget everything */
 #define CLASS_CHECK	60001		/* there: look at all blocked jobs */
 #define CLASS_BATCHES 60002		/* there: look at batches */
+#define CLASS_EVENT 60100		/* there: an event, plus which */
 #define MAX_PENDING_CHECKS	1000	/* more than that means all */
 
 typedef struct PinnedSlot
@@ -533,6 +535,7 @@ end_transaction(void)
 	claims = CLAIMS_NONE;
 	QueuePlaceForgetPending();
 	QueueProgressForget();
+	QueueEventForget();
 	QueueHeartbeatForget();
 }
 
@@ -571,6 +574,24 @@ check_places(void)
 					 errhint("Complete or release the jobs before PREPARE TRANSACTION, or take them in a transaction of its own.")));
 }
 
+/* what it will tell listeners: see QueuePreparedFinish() */
+static void
+insert_prepared_events(Relation rel, uint64 xid)
+{
+	QueueSlot  *slot;
+	QueueEvent	event;
+	SlotEvent	what;
+
+	for (int i = 0; QueueEventPending(i, &slot, &event, &what); i++)
+	{
+		int64		delta[NUM_COUNTS] = {what.count};
+
+		insert_prepared(rel, xid, slot->queue_id, CLASS_EVENT + event,
+						(HintKey) {PG_INT64_MAX, what.job_id},
+						(HintKey) {PG_INT64_MAX, what.state}, delta);
+	}
+}
+
 /* PREPARE TRANSACTION: put what is recorded into the transaction itself */
 static void
 before_prepare(void)
@@ -583,7 +604,7 @@ before_prepare(void)
 	for (int i = 0; i < num_pins; i++)
 		wake |= pins[i].wake_all;
 	if (num_hints == 0 && num_counts == 0 && num_checks == 0 && forget_all == NULL && !wake &&
-		batches == NULL)
+		batches == NULL && !QueueEventAny())
 		return;
 	xid = U64FromFullTransactionId(GetTopFullTransactionId());
 	rel = QueueOpenTable(QueueCatalogGet(false)->prepared, RowExclusiveLock);
@@ -603,6 +624,7 @@ before_prepare(void)
 							HINT_KEY_MAX, HINT_KEY_MAX, NULL);
 	if (batches)
 		insert_prepared(rel, xid, 0, CLASS_BATCHES, HINT_KEY_MAX, HINT_KEY_MAX, NULL);
+	insert_prepared_events(rel, xid);
 	if (forget_all)
 		insert_prepared(rel, xid, 0, CLASS_ALL, HINT_KEY_MAX, HINT_KEY_MAX, NULL);
 	table_close(rel, NoLock);
@@ -642,6 +664,7 @@ xact_callback(XactEvent event, void *arg)
 			if (batches)
 				QueueBatchesNote(batches, batch_closed);
 			QueueProgressCommit();
+			QueueEventCommit();
 			QueueHeartbeatCommit();
 			if (announce_extension)
 				QueueLauncherAnnounce(MyDatabaseId);
@@ -771,6 +794,7 @@ subxact_callback(SubXactEvent event, SubTransactionId my_subid,
 			reparent_counts(my_subid, parent_subid);
 			QueuePlaceCommitSub(my_subid, parent_subid);
 			QueueProgressCommitSub(my_subid, parent_subid);
+			QueueEventCommitSub(my_subid, parent_subid);
 			QueueHeartbeatCommitSub(my_subid, parent_subid);
 			for (int i = num_checks - 1; i >= 0 && checks[i].subid >= my_subid; i--)
 				checks[i].subid = parent_subid;
@@ -796,6 +820,7 @@ subxact_callback(SubXactEvent event, SubTransactionId my_subid,
 			num_counts = kept;
 			QueuePlaceAbortSub(my_subid);
 			QueueProgressAbortSub(my_subid);
+			QueueEventAbortSub(my_subid);
 			QueueHeartbeatAbortSub(my_subid);
 			while (num_checks > 0 && checks[num_checks - 1].subid >= my_subid)
 				num_checks--;
@@ -964,6 +989,17 @@ QueuePreparedFinish(QueuePrepared *prepared, bool commit)
 		{
 			if (commit)
 				QueueStatsApply(slot, row->delta, xid);
+			continue;
+		}
+		if (row->order_class >= CLASS_EVENT)
+		{
+			SlotEvent	what = {
+				.count = row->delta[0], .job_id = row->on_commit.id,
+				.state = (char) row->on_abort.id
+			};
+
+			if (commit)
+				QueueEventAdd(slot, row->order_class - CLASS_EVENT, &what);
 			continue;
 		}
 		/* no hint: then nobody has raised it past anything */

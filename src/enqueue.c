@@ -581,6 +581,7 @@ run_job(NewJobs *new, HeapTuple row)
 	MemoryContext old;
 
 	QueueJobEnter(JOB_HEAD(row), &entry->settings, entry->now);
+	log_enqueued(new, row, JOB_WAITING);
 	QueueJobTake(JOB_HEAD(row), now,
 				 QueueTimeAfter(now, entry->settings.visibility_timeout), 0);
 	result = QueueFunctionRun(new->handler, row, desc, &null);
@@ -652,7 +653,8 @@ enqueue_one(NewJobs *new, Datum payload)
 		fail_at_once(new, row, parent_id);
 	else
 		QueueEntryPut(&new->entry, row, start == FLOW_BLOCKED);
-	log_enqueued(new, row, QueueJobState(JOB_HEAD(row)));
+	if (new->handler == NULL)
+		log_enqueued(new, row, QueueJobState(JOB_HEAD(row)));
 	return job_id;
 }
 

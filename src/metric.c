@@ -186,7 +186,6 @@ record_queue(Installation *installation, QueueStore *live, const QueueSettings *
 			 TimestampTz at, int64 live_bytes, int64 *written)
 {
 	QueueSlot  *slot = QueueXactSlot(settings->queue_id);
-	QueueSettings current;
 	QueueMetricBase *base = slot ? &slot->totals.base : NULL;
 	int64		count[NUM_COUNTS];
 	QueueTotalsRead change;
@@ -198,9 +197,6 @@ record_queue(Installation *installation, QueueStore *live, const QueueSettings *
 		(base->looked_at >= at && base->looked_at < at + REST_USECS) ||
 		!QueueStatsRead(installation, slot, count))
 		return false;
-	/* who drops the queue removes the rows that are there then */
-	if (!QueueSettingsTryLockById(settings->queue_id, AccessShareLock, &current))
-		return false;
 	seconds = base->looked_at != 0 && base->looked_at < at ?
 		(at - base->looked_at) / USECS_PER_SEC : queue_metrics_interval;
 	read_numbers(slot, count, at, &next->base, &change);
@@ -209,7 +205,7 @@ record_queue(Installation *installation, QueueStore *live, const QueueSettings *
 		base->looked_at = at;
 		return true;
 	}
-	write_row(&current, &next->base, &change, seconds,
+	write_row(settings, &next->base, &change, seconds,
 			  oldest_waiting_ms(live, settings, slot, count), live_bytes);
 	next->slot = slot;
 	num_pending++;
@@ -250,20 +246,31 @@ QueueMetricRecord(Installation *installation, List *queues, TimestampTz at, int 
 	return looked;
 }
 
+/*
+ * Queue by queue, from the oldest row on, by the primary key.  A queue that was
+ * dropped while its row was being written may have left some.
+ */
 int64
 QueueMetricPrune(int limit)
 {
-	Oid			types[2] = {INT4OID, INT4OID};
-	Datum		values[2] = {Int32GetDatum(queue_metrics_retention), Int32GetDatum(limit)};
+	Oid			types[2] = {TIMESTAMPTZOID, INT4OID};
+	Datum		values[2];
 	int64		removed;
 
+	values[0] = TimestampTzGetDatum(GetCurrentTimestamp() -
+									(int64) queue_metrics_retention * 60 * USECS_PER_SEC);
+	values[1] = Int32GetDatum(limit);
 	QueueSpiConnect();
-	/* queue by queue, from the oldest row on, by the primary key */
 	removed = (int64) QueueSpiExecute(
-		"DELETE FROM queue.metric_history WHERE ctid = ANY (ARRAY("
-		"SELECT m.ctid FROM queue.queue AS q, LATERAL ("
-		"SELECT h.ctid FROM queue.metric_history AS h WHERE h.queue_id = q.queue_id"
-		" AND h.at < clock_timestamp() - make_interval(mins => $1)"
+		"WITH RECURSIVE ids AS ("
+		"(SELECT h.queue_id FROM queue.metric_history AS h ORDER BY h.queue_id LIMIT 1)"
+		" UNION ALL SELECT (SELECT h.queue_id FROM queue.metric_history AS h"
+		" WHERE h.queue_id > i.queue_id ORDER BY h.queue_id LIMIT 1)"
+		" FROM ids AS i WHERE i.queue_id IS NOT NULL"
+		") DELETE FROM queue.metric_history WHERE ctid = ANY (ARRAY("
+		"SELECT m.ctid FROM ids AS i LEFT JOIN queue.queue AS q USING (queue_id), LATERAL ("
+		"SELECT h.ctid FROM queue.metric_history AS h WHERE h.queue_id = i.queue_id"
+		" AND h.at < CASE WHEN q.queue_id IS NULL THEN 'infinity' ELSE $1 END"
 		" ORDER BY h.at LIMIT $2) AS m LIMIT $2))",
 		2, types, values, NULL);
 	QueueSpiFinish();

@@ -70,6 +70,14 @@ $node->safe_psql('postgres', q{
 is($node->safe_psql('postgres', q{SELECT count(*) FROM queue.metric_history WHERE at < now() - interval '30 days'}), '0',
 	'rows that have expired are removed');
 
+$node->safe_psql('postgres', q{
+	INSERT INTO queue.metric_history SELECT DISTINCT ON (at) 4711, at, seconds, waiting, delayed, blocked, active, completed,
+		failed, cancelled, oldest_waiting_ms, enqueued_count, taken_count, completed_count, failed_count, retried_count, stalled_count,
+		wait_mean_ms, wait_p95_ms, processing_mean_ms, processing_p95_ms, live_bytes, paused FROM queue.metric_history;
+	SELECT count(*) FROM queue.maintain()});
+is($node->safe_psql('postgres', q{SELECT count(*) FROM queue.metric_history WHERE queue_id = 4711}), '0',
+	'so are those of a queue that is gone');
+
 # restart
 $node->stop;
 ok(-s $file, 'a shutdown leaves a file');

@@ -96,15 +96,16 @@ static const char *const dequeue_functions = "queue.dequeue_batch, queue.complet
 " queue.complete_and_dequeue, queue.fail, queue.fail_many, queue.extend, queue.release, queue.wait,"
 " queue.process_next, queue.throttle, queue.set_progress, queue.heartbeat, queue._workers";
 static const char *const browse_functions = "queue.job_status, queue.list_jobs, queue.queue_stats,"
-" queue.batch_status, queue._may, queue._state, queue._progress, queue._workers";
+" queue.batch_status, queue.job_history, queue._may, queue._state, queue._progress, queue._workers,"
+" queue._metrics";
 static const char *const admin_functions = "queue.alter_queue, queue.reset_queue_setting,"
 " queue.drop_queue, queue.pause_queue, queue.resume_queue, queue.purge_queue, queue.grant_queue,"
 " queue.revoke_queue, queue.requeue_failed, queue.retry_job, queue.redrive, queue.clean,"
 " queue.set_handler, queue.set_mode, queue.bind, queue.unbind, queue.start_processing,"
-" queue.stop_processing, queue.unschedule";
+" queue.stop_processing, queue.unschedule, queue.stats_reset";
 static const char *const browse_tables = "queue.job, queue.job_finished, queue.queue, queue.privilege,"
 " queue.job_archive, queue.job_log, queue.binding, queue.batch_progress_view,"
-" queue.worker, queue.schedule";
+" queue.worker, queue.schedule, queue.metric_history, queue.metrics";
 static const char *const dequeue_tables = "queue.worker";
 
 static void
@@ -621,6 +622,7 @@ static const struct
 	{"limit_place", "queue_id"},
 	{"binding", "queue_id"},
 	{"dependency", "child_queue_id"},
+	{"metric_history", "queue_id"},
 };
 
 Datum

@@ -54,6 +54,8 @@ int			queue_max_wait = 60000;
 int			queue_max_workers = 1000;
 int			queue_worker_timeout = 60000;
 int			queue_max_progress = 1000;
+int			queue_metrics_interval = 60;
+int			queue_metrics_retention = 30 * 24 * 60;
 
 static ProcessUtility_hook_type prev_process_utility;
 
@@ -84,6 +86,14 @@ define_settings(void)
 	DefineCustomIntVariable("queue.batch_retention",
 							"Sets how long complete batches are kept.",
 							NULL, &queue_batch_retention, 30 * 24 * 60, 1, 10 * 366 * 24 * 60,
+							PGC_SIGHUP, GUC_UNIT_MIN, NULL, NULL, NULL);
+	DefineCustomIntVariable("queue.metrics_interval",
+							"Sets the time between two rows of a queue in queue.metric_history.",
+							NULL, &queue_metrics_interval, 60, 1, 3600,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("queue.metrics_retention",
+							"Sets how long rows of queue.metric_history are kept.",
+							NULL, &queue_metrics_retention, 30 * 24 * 60, 1, 10 * 366 * 24 * 60,
 							PGC_SIGHUP, GUC_UNIT_MIN, NULL, NULL, NULL);
 	DefineCustomIntVariable("queue.maintenance_interval",
 							"Sets the longest time between two rounds of the maintenance worker.",

@@ -66,5 +66,7 @@ extern int	queue_max_wait;
 extern int	queue_max_workers;
 extern int	queue_worker_timeout;
 extern int	queue_max_progress;
+extern int	queue_metrics_interval;
+extern int	queue_metrics_retention;
 
 #endif							/* QUEUE_H */

@@ -183,6 +183,7 @@ complete_row(Settler *settler, HeapTuple row, ItemPointer tid, const JobHead *be
 		QueueFinishJob(settler->finish, copy, settler->desc, &settler->settings, settler->slot,
 					   JOB_COMPLETED, NULL, settler->result, settler->now);
 		QueueHeartbeatSettled(row, true, settler->now);
+		QueueXactTime(settler->slot, TIME_PROCESSING, settler->now - before->taken_at);
 		QueueXactCompleted(settler->slot, before->taken_at);
 		settler->state = JOB_COMPLETED;
 	}
@@ -210,6 +211,7 @@ fail_row(Settler *settler, HeapTuple row, ItemPointer tid, const JobHead *before
 			QueueFinishJob(settler->finish, copy, settler->desc, &settler->settings,
 						   settler->slot, JOB_FAILED, NULL, NULL, settler->now);
 			QueueHeartbeatSettled(copy, false, settler->now);
+			QueueXactTime(settler->slot, TIME_PROCESSING, settler->now - before->taken_at);
 			settler->state = JOB_FAILED;
 		}
 		return result;
@@ -228,6 +230,8 @@ fail_row(Settler *settler, HeapTuple row, ItemPointer tid, const JobHead *before
 		if (settler->settings.notify)
 			QueueEventRecord(settler->slot, EVENT_RETRIED, before->job_id, settler->state, 1);
 		QueueHeartbeatSettled(copy, false, settler->now);
+		QueueXactTotal(settler->slot, TOTAL_RETRIED, 1);
+		QueueXactTime(settler->slot, TIME_PROCESSING, settler->now - before->taken_at);
 	}
 	return result;
 }
@@ -250,11 +254,18 @@ static TM_Result
 release_row(Settler *settler, HeapTuple row, ItemPointer tid, const JobHead *before)
 {
 	HeapTuple	copy = heap_copytuple(row);
+	HeapTuple	old = settler->settings.log_all ? heap_copytuple(row) : NULL;
+	TM_Result	result;
 
 	JOB_HEAD(copy)->attempt--;
 	QueueJobReturn(JOB_HEAD(copy), &settler->settings,
 				   QueueTimeAfter(settler->now, settler->delay), settler->now);
-	return give_back(settler, copy, tid, before);
+	result = give_back(settler, copy, tid, before);
+	if (result == TM_Ok && old)
+		QueueFinishNote(settler->finish, old, settler->desc, &settler->settings, "released",
+						psprintf("runs again at %s", timestamptz_to_str(JOB_HEAD(copy)->run_at)),
+						settler->now);
+	return result;
 }
 
 static TM_Result

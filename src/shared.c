@@ -198,6 +198,7 @@ startup_shared(void)
 			pg_atomic_init_u32(&slot->throttle_steps, 0);
 			for (int c = 0; c < NUM_COUNTS; c++)
 				pg_atomic_init_u64(&slot->count[c], 0);
+			QueueTotalsInit(&slot->totals, true);
 		}
 		for (int i = 0; i < queue_max_hints; i++)
 		{
@@ -208,9 +209,11 @@ startup_shared(void)
 			pg_atomic_init_u32(&QueueBackends[i].session, 0);
 		for (int i = 0; i < queue_num_executors; i++)
 			SpinLockInit(&QueueExecutors[i].mutex);
+		QueueTotalsLoad();
 		QueueMarksRead();
 	}
 	LWLockRelease(AddinShmemInitLock);
+	QueueTotalsSaveAtExit();
 }
 
 void
@@ -379,17 +382,49 @@ find_slot(int installation, int32 queue_id)
 	return NULL;
 }
 
-/* caller holds Shared->lock exclusively */
-static QueueSlot *
-make_slot(int installation, int32 queue_id)
+/* is it free, and are the totals in it those of this queue before the start? */
+static bool
+is_saved(const QueueSlot *slot, const Installation *installation, int32 queue_id)
 {
+	return slot->installation == -1 && slot->queue_id == queue_id &&
+		OidIsValid(slot->saved_database_id) &&
+		slot->saved_database_id == installation->database_id &&
+		slot->saved_live_id == installation->live_id;
+}
+
+/* a free slot: the one with the queue's totals, or one with nobody's, or any */
+static QueueSlot *
+free_slot_for(const Installation *installation, int32 queue_id)
+{
+	QueueSlot  *best = NULL;
+
 	for (int i = 0; i < queue_max_queues; i++)
 	{
 		QueueSlot  *slot = &QueueSlots[i];
 
 		if (slot->installation != -1)
 			continue;
+		if (is_saved(slot, installation, queue_id))
+			return slot;
+		if (best == NULL ||
+			(OidIsValid(best->saved_database_id) && !OidIsValid(slot->saved_database_id)))
+			best = slot;
+	}
+	return best;
+}
+
+/* caller holds Shared->lock exclusively */
+static QueueSlot *
+make_slot(int installation, int32 queue_id)
+{
+	QueueSlot  *slot = free_slot_for(&Installations[installation], queue_id);
+
+	if (slot)
+	{
 		Assert(slot->first_hint == -1);
+		if (!is_saved(slot, &Installations[installation], queue_id))
+			QueueTotalsInit(&slot->totals, false);
+		slot->saved_database_id = InvalidOid;
 		slot->classes_known = false;
 		slot->served = InvalidOid;
 		pg_atomic_write_u32(&slot->ready, 0);

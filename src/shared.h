@@ -4,7 +4,7 @@
  *		The layout of our shared memory.
  *
  * Only shared.c allocates and frees slots; hint.c works on HintSlot,
- * stats.c on the counters, wait.c on the lists of waiters, limit.c on what
+ * stats.c on the counters, total.c on what has happened, wait.c on the lists of waiters, limit.c on what
  * may be taken, launcher.c on DatabaseEntry.
  *
  *-------------------------------------------------------------------------
@@ -19,6 +19,7 @@
 #include "storage/spin.h"
 
 #include "queue.h"
+#include "total.h"
 
 /* classes beside those of the priorities, which are smallints */
 #define CLASS_PARKED	40000	/* the due times of parked jobs */
@@ -166,6 +167,11 @@ typedef struct QueueSlot
 	/* what has not been told yet; see event.c */
 	slock_t		event_mutex;
 	SlotEvent	event[NUM_EVENTS];
+
+	QueueTotals totals;			/* see total.c */
+	/* of a free slot: whose totals these are, with queue_id; Shared->lock */
+	Oid			saved_database_id;	/* InvalidOid: nobody's */
+	Oid			saved_live_id;
 } QueueSlot;
 
 typedef enum WaitState

@@ -51,7 +51,7 @@ my @functions = split /\n/, $standby->safe_psql('postgres', q{
 	SELECT format('%s(%s)', proname, array_to_string(array_fill('null'::text, ARRAY[pronargs]), ', '))
 	FROM pg_proc
 	WHERE pronamespace = 'queue'::regnamespace AND prokind = 'f' AND prorettype <> 'trigger'::regtype
-		AND proname !~ '^_' AND proname NOT IN ('job_status', 'list_jobs', 'queue_stats', 'batch_status')
+		AND proname !~ '^_' AND proname NOT IN ('job_status', 'job_history', 'list_jobs', 'queue_stats', 'batch_status')
 	ORDER BY proname});
 my @wrong;
 for my $call (@functions)

@@ -51,6 +51,7 @@
 
 #include "compat.h"
 #include "dequeue.h"
+#include "health.h"
 #include "internal.h"
 #include "limit.h"
 #include "mark.h"
@@ -202,6 +203,7 @@ QueueFailStalled(QueueFinish *finish, HeapTuple row, TupleDesc desc,
 	Datum		error = log_stalled(finish, row, desc, settings, now,
 									"failed for good: attempts are used up");
 
+	QueueHealthEnded(slot, ATTEMPT_STALLED, now);
 	QueueFinishJob(finish, row, desc, settings, slot, JOB_FAILED, &error, NULL, now);
 }
 
@@ -221,7 +223,10 @@ QueueReturnStalled(QueueFinish *finish, QueueStore *live, HeapTuple row, ItemPoi
 	QueueXactCount(slot, COUNT_ACTIVE, -1);
 	QueueXactCount(slot, COUNT_WAITING, 1);
 	if (begun)
+	{
 		(void) log_stalled(finish, row, RelationGetDescr(live->heap), settings, now, "given back");
+		QueueHealthEnded(slot, ATTEMPT_STALLED, now);
+	}
 	QueueProgressEnd(&before);
 	heap_freetuple(copy);
 	return true;
@@ -303,6 +308,7 @@ take_live(Taker *taker, HeapTuple row, ItemPointer tid)
 		/* the old version, with the attempt and the worker that stalled */
 		(void) log_stalled(taker_finish(taker), row, desc, &taker->settings, taker->now,
 						   "taken over");
+		QueueHealthEnded(taker->slot, ATTEMPT_STALLED, taker->now);
 		QueueProgressEnd(&before);
 		taker->took_over = true;
 	}
@@ -752,6 +758,7 @@ take(Taker *taker)
 	CommandCounterIncrement();
 	taker->now = GetCurrentTimestamp();
 	taker->slot = QueueXactSlot(taker->settings.queue_id);
+	QueueHealthTaker(taker->slot, taker->now);
 	if (!QueueMayHaveJob(taker->slot, taker->now, &known))
 		return;
 	if (!QueueLimitBegin(&taker->limit, &taker->settings, taker->slot) &&

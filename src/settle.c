@@ -29,6 +29,7 @@
 
 #include "compat.h"
 #include "finish.h"
+#include "health.h"
 #include "heartbeat.h"
 #include "internal.h"
 #include "progress.h"
@@ -183,6 +184,7 @@ complete_row(Settler *settler, HeapTuple row, ItemPointer tid, const JobHead *be
 					   JOB_COMPLETED, NULL, settler->result, settler->now);
 		QueueHeartbeatSettled(row, true, settler->now);
 		QueueXactCompleted(settler->slot, before->taken_at);
+		QueueHealthEnded(settler->slot, ATTEMPT_COMPLETED, settler->now);
 		settler->state = JOB_COMPLETED;
 	}
 	return result;
@@ -209,6 +211,7 @@ fail_row(Settler *settler, HeapTuple row, ItemPointer tid, const JobHead *before
 			QueueFinishJob(settler->finish, copy, settler->desc, &settler->settings,
 						   settler->slot, JOB_FAILED, NULL, NULL, settler->now);
 			QueueHeartbeatSettled(copy, false, settler->now);
+			QueueHealthEnded(settler->slot, ATTEMPT_FAILED, settler->now);
 			settler->state = JOB_FAILED;
 		}
 		return result;
@@ -225,6 +228,7 @@ fail_row(Settler *settler, HeapTuple row, ItemPointer tid, const JobHead *before
 					   psprintf("runs again at %s", timestamptz_to_str(JOB_HEAD(copy)->run_at)),
 					   settler->error, settler->now);
 		QueueHeartbeatSettled(copy, false, settler->now);
+		QueueHealthEnded(settler->slot, ATTEMPT_FAILED, settler->now);
 	}
 	return result;
 }

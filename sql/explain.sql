@@ -80,11 +80,15 @@ SELECT put('late', 'q');
 SELECT payload FROM queue.dequeue_batch('q', visibility_timeout => '1 ms', worker => 'slow');
 SELECT pg_sleep(0.01);
 SELECT explain('late');
-SELECT payload FROM queue.dequeue_batch('q', bind_session => true);
+SELECT payload FROM take('q', worker => 'fast');
 SELECT explain('late');
 SELECT queue.complete(id('late'));
+SELECT put('bound', 'q');
+SELECT payload FROM queue.dequeue_batch('q', bind_session => true);
+SELECT explain('bound');
+SELECT queue.complete(id('bound'));
 
--- delayed, and due but not moved yet is told as due
+-- delayed
 SELECT put('delayed', 'q', delay => '1 h');
 SELECT explain('delayed');
 

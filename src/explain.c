@@ -147,12 +147,12 @@ explain_finished(Explain *explain)
 		return false;
 	state = text_of(0, 2);
 	error = text_of(0, 6);
-	TELL("It %s at %s, in queue \"%s\", after %d of %d attempts%s%s.",
+	TELL("It %s at %s, in queue \"%s\", after %d of %d attempts%s%s",
 		 strcmp(state, "completed") == 0 ? "was completed" :
 		 strcmp(state, "failed") == 0 ? "failed for good" : "was cancelled",
 		 at(DatumGetTimestampTz(value_of(0, 3))), explain->settings.name,
 		 DatumGetInt32(value_of(0, 4)), DatumGetInt32(value_of(0, 5)),
-		 error ? "; the error: " : "", error ? shorten(error) : "");
+		 error ? "; the error: " : ".", error ? shorten(error) : "");
 	return true;
 }
 
@@ -218,8 +218,9 @@ explain_queue(Explain *explain)
 		QueueStatsRead(&Installations[explain->slot->installation], explain->slot, count) &&
 		count[COUNT_ACTIVE] >= settings->max_active)
 	{
-		TELL("%lld of queue \"%s\" are active, as many as max_active allows.",
-			 (long long) count[COUNT_ACTIVE], settings->name);
+		TELL("%lld %s of queue \"%s\" %s active, as many as max_active allows.",
+			 (long long) count[COUNT_ACTIVE], count[COUNT_ACTIVE] == 1 ? "job" : "jobs", settings->name,
+			 count[COUNT_ACTIVE] == 1 ? "is" : "are");
 		reasons++;
 	}
 	if (available == 0)
@@ -351,9 +352,9 @@ explain_active(Explain *explain)
 
 /* the state of a job, wherever it is */
 #define STATE_OF(job) \
-	"COALESCE((SELECT queue._state(l.state, l.lease_owner) FROM queue.job_live AS l WHERE l.job_id = " job ")," \
-	" (SELECT queue._state(p.state, p.lease_owner) FROM queue.job_parked AS p WHERE p.job_id = " job ")," \
-	" (SELECT queue._state(a.state, 0) FROM queue.job_archive AS a WHERE a.job_id = " job " LIMIT 1), 'gone')"
+	"COALESCE((SELECT queue._state(s1.state, s1.lease_owner) FROM queue.job_live AS s1 WHERE s1.job_id = " job ")," \
+	" (SELECT queue._state(s2.state, s2.lease_owner) FROM queue.job_parked AS s2 WHERE s2.job_id = " job ")," \
+	" (SELECT queue._state(s3.state, 0) FROM queue.job_archive AS s3 WHERE s3.job_id = " job " LIMIT 1), 'gone')"
 
 static void
 explain_parents(Explain *explain)
@@ -374,8 +375,9 @@ explain_parents(Explain *explain)
 		char	   *state = text_of(i, 4);
 
 		if (strcmp(state, "failed") == 0 || strcmp(state, "cancelled") == 0)
-			TELL("It waits for job %s, which is %s; it stays blocked until that is retried, or it is cancelled itself.",
-				 text_of(i, 1), may ? state : "not yours to see");
+			TELL("It waits for job %s, which %s; it stays blocked until that is retried, or it is cancelled itself.",
+				 text_of(i, 1), !may ? "is not yours to see" :
+				 strcmp(state, "failed") == 0 ? "has failed for good" : "was cancelled");
 		else
 			TELL("It waits for job %s, which is %s; if that fails for good, %s.", text_of(i, 1),
 				 may ? psprintf("%s in queue \"%s\"", state, settings.name) : "not yours to see",
@@ -454,7 +456,7 @@ explain_delay(Explain *explain)
 	if (job->run_at <= explain->now)
 		TELL("It is due since %s.", at(job->run_at));
 	else if (job->attempt > 0 && explain->error)
-		TELL("It is delayed until %s, when it is retried: attempt %d of %d has failed; the error: %s.",
+		TELL("It is delayed until %s, when it is retried: attempt %d of %d has failed; the error: %s",
 			 at(job->run_at), job->attempt, job->max_attempts, shorten(explain->error));
 	else
 		TELL("It is delayed until %s.", at(job->run_at));
@@ -529,7 +531,7 @@ explain_unfinished(Explain *explain)
 	if (reasons == 0)
 		explain_takers(explain);
 	if (job->attempt > 0 && explain->error && !job_is_active(job))
-		TELL("Attempt %d of %d has failed; the error: %s.", job->attempt, job->max_attempts,
+		TELL("Attempt %d of %d has failed; the error: %s", job->attempt, job->max_attempts,
 			 shorten(explain->error));
 }
 

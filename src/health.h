@@ -12,8 +12,6 @@
 #include "shared.h"
 #include "store.h"
 
-#define HEALTH_EXACT_USECS	10000	/* no need to be more exact */
-
 /* check the setting health_thresholds */
 extern void QueueHealthCheckThresholds(Datum thresholds);
 
@@ -27,16 +25,6 @@ QueueHealthWorkerDenied(void)
 	pg_atomic_write_u64(&Shared->worker_denied_at, (uint64) GetCurrentTimestamp());
 }
 
-/* a time that many write; the clock may have been set back */
-static inline void
-health_note_time(pg_atomic_uint64 *at, TimestampTz now)
-{
-	TimestampTz known = (TimestampTz) pg_atomic_read_u64(at);
-
-	if (now - known > HEALTH_EXACT_USECS || known > now)
-		pg_atomic_write_u64(at, (uint64) now);
-}
-
 /* an attempt has ended; what is rolled back is counted, too */
 static inline void
 QueueHealthEnded(QueueSlot *slot, AttemptEnd end, TimestampTz now)
@@ -45,7 +33,7 @@ QueueHealthEnded(QueueSlot *slot, AttemptEnd end, TimestampTz now)
 		return;
 	(void) pg_atomic_fetch_add_u64(&slot->ended[end], 1);
 	if (end == ATTEMPT_COMPLETED)
-		health_note_time(&slot->completed_at, now);
+		pg_atomic_write_u64(&slot->completed_at, (uint64) now);
 }
 
 /* somebody looks for jobs */
@@ -53,7 +41,7 @@ static inline void
 QueueHealthTaker(QueueSlot *slot, TimestampTz now)
 {
 	if (slot)
-		health_note_time(&slot->taker_at, now);
+		pg_atomic_write_u64(&slot->taker_at, (uint64) now);
 }
 
 /* due time of the oldest waiting job; PG_INT64_MAX: none (in status.c) */

@@ -718,9 +718,9 @@ check_processes(Health *health, Installation *installation, TimestampTz now)
 	}
 }
 
-/* since when has the horizon been that old, at least? */
+/* since when has the horizon been that old, at least?  *all: longer than we know */
 static TimestampTz
-held_since(Installation *installation, int64 age, TimestampTz now)
+held_since(Installation *installation, int64 age, TimestampTz now, bool *all)
 {
 	InstallationSample samples[HEALTH_SAMPLES];
 	int			count = read_installation_samples(installation, samples);
@@ -728,7 +728,10 @@ held_since(Installation *installation, int64 age, TimestampTz now)
 
 	for (int i = 0; i < count; i++)
 		if (U64FromFullTransactionId(samples[i].next_xid) + (uint64) age > next)
+		{
+			*all = i == 0 && count == HEALTH_SAMPLES;
 			return samples[i].at;
+		}
 	return now;
 }
 
@@ -785,10 +788,12 @@ check_horizon(Health *health, Installation *installation, int64 dead, TimestampT
 		Datum		since = SPI_getbinval(row, desc, 3, &null);
 		int32		age = DatumGetInt32(SPI_getbinval(row, desc, 4, &(bool) {false}));
 		bool		exact = !null;
-		int64		held = now - (exact ? DatumGetTimestampTz(since) : held_since(installation, age, now));
+		bool		all = false;
+		int64		held = now - (exact ? DatumGetTimestampTz(since) :
+								  held_since(installation, age, now, &all));
 		char	   *cost;
 
-		if (seconds(held) <= (due ? HORIZON_LEAST : HORIZON_SECONDS))
+		if (!all && seconds(held) <= (due ? HORIZON_LEAST : HORIZON_SECONDS))
 			continue;
 		/* the oldest alone is to blame */
 		cost = told++ > 0 ? pstrdup("nor can what died since be removed once the others are gone") :

@@ -220,7 +220,7 @@ compare_clocks(Installation *installation, TimestampTz now)
 	int64		usecs = monotonic_usecs();
 	int64		jump = (now - known) - (usecs - known_usecs);
 
-	if (known != 0 && Abs(jump) > JUMP_LEAST * USECS_PER_SEC)
+	if (known != 0 && Max(jump, -jump) > JUMP_LEAST * USECS_PER_SEC)
 	{
 		pg_atomic_write_u64(&installation->clock_jump, (uint64) jump);
 		pg_atomic_write_u64(&installation->clock_jumped_at, (uint64) now);
@@ -713,7 +713,7 @@ check_processes(Health *health, Installation *installation, TimestampTz now)
 
 		add_alert(health, SEVERITY_WARNING, "clock", seconds(jump), JUMP_LEAST,
 				  psprintf("the clock has jumped %s by %s, %s ago", jump < 0 ? "back" : "forward",
-						   QueueSpell(Abs(jump)), QueueSpell(now - jumped_at)),
+						   QueueSpell(Max(jump, -jump)), QueueSpell(now - jumped_at)),
 				  "Leases and due times follow the clock: let it be adjusted slowly, as by chronyd or ntpd.");
 	}
 }

@@ -140,6 +140,37 @@ like($growing, qr/^warning the backlog has grown from \d+ to \d+ waiting jobs in
 wait_for($node, q{SELECT count(*) = 0 FROM queue.health_alerts('r') WHERE code = 'growing'}, 'and no more, when it stays');
 
 # ---------------------------------------------------------------------
+# explain_job(): those who run and those who wait
+# ---------------------------------------------------------------------
+
+my $taker = $node->background_psql('postgres');
+$node->safe_psql('postgres', q{SELECT queue.create_queue('e'); SELECT queue.enqueue('e', '1', priority => 9) FROM queue.pause_queue('e')});
+my $explain = q{SELECT string_agg(e, ' ') FROM queue.job AS j, queue.explain_job(j.job_id) AS e WHERE j.queue_name = 'e' AND j.priority = };
+$taker->query_until(qr/started/, "\\echo started\nSELECT payload FROM queue.dequeue_batch('e', wait => '30 s');\n");
+wait_for($node, $explain . 9, 'a taker that waits is there, but the queue is paused',
+	'Queue "e" is paused: nothing is taken from it until queue.resume_queue(). It is the next to be taken from queue "e".');
+$node->safe_psql('postgres', q{SELECT queue.resume_queue('e')});
+wait_for($node, "SELECT ($explain 9) ~ '^It is running: taken at '", 'it takes the job');
+$taker->quit;
+
+$node->append_conf('postgresql.conf', "queue.max_executors = 1\n");
+$node->reload;
+my $locker = $node->background_psql('postgres');
+$locker->query_safe('SELECT pg_advisory_lock(1)');
+$node->safe_psql('postgres', q{
+	CREATE FUNCTION run(job queue.job_context) RETURNS void LANGUAGE sql AS 'SELECT pg_advisory_xact_lock(1)';
+	SELECT queue.set_handler('e', 'run');
+	SELECT queue.enqueue('e', '1', priority => 1)});
+wait_for($node, "SELECT ($explain 1) ~ '^It is running in executor \\d+, since .*, attempt 1 of 3\\.\$'", 'an executor that runs a job');
+$node->safe_psql('postgres', q{SELECT queue.enqueue('e', '2', priority => 2)});
+is($node->safe_psql('postgres', $explain . 2),
+	q{It is the next to be taken from queue "e". 1 executor of the queue's owner, of at most 1, runs its handler.},
+	'and one that waits for it');
+$locker->query_safe('SELECT pg_advisory_unlock(1)');
+wait_for($node, q{SELECT count(*) = 0 FROM queue.job WHERE queue_name = 'e' AND priority < 9}, 'both have run');
+$locker->quit;
+
+# ---------------------------------------------------------------------
 # Processes
 # ---------------------------------------------------------------------
 

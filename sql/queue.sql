@@ -1229,6 +1229,37 @@ LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 10
 AS 'MODULE_PATHNAME', 'queue__metrics';
 COMMENT ON FUNCTION queue._metrics IS 'internal: under the view queue.metrics';
 
+CREATE FUNCTION queue.queue_health(queue_name text = null) RETURNS TABLE (
+	queue_name text,
+	status text,
+	score int,
+	alerts jsonb
+)
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 10
+AS 'MODULE_PATHNAME', 'queue_queue_health';
+COMMENT ON FUNCTION queue.queue_health IS
+	'tells whether a queue, or each that the caller may browse and the installation (null), is healthy, degraded or unhealthy, and why';
+
+CREATE FUNCTION queue.health_alerts(queue_name text = null) RETURNS TABLE (
+	queue_name text,
+	severity text,
+	code text,
+	message text,
+	value double precision,
+	threshold double precision,
+	recommendation text
+)
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 10
+AS 'MODULE_PATHNAME', 'queue_health_alerts';
+COMMENT ON FUNCTION queue.health_alerts IS
+	'the alerts of queue.queue_health(), one row for each, the worst of each queue first; queue_name is null where the installation is concerned';
+
+CREATE FUNCTION queue.explain_job(job_id bigint) RETURNS SETOF text
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 3
+AS 'MODULE_PATHNAME', 'queue_explain_job';
+COMMENT ON FUNCTION queue.explain_job IS
+	'tells in words why a job has not run yet, or what became of it: one line for each reason, the decisive one first';
+
 /* ---------------------------------------------------------------------
  * Batches
  * --------------------------------------------------------------------- */
@@ -1724,6 +1755,10 @@ REVOKE ALL ON ALL ROUTINES IN SCHEMA queue FROM PUBLIC;
 GRANT USAGE ON SCHEMA queue TO pg_monitor;
 GRANT SELECT ON queue.metrics TO pg_monitor;
 GRANT EXECUTE ON FUNCTION queue._metrics TO pg_monitor;
+
+-- who watches servers watches queues: states and numbers, never a payload
+GRANT USAGE ON SCHEMA queue TO pg_monitor;
+GRANT EXECUTE ON FUNCTION queue.queue_health, queue.health_alerts TO pg_monitor;
 
 ALTER TABLE queue.queue ENABLE ROW LEVEL SECURITY;
 CREATE POLICY browse ON queue.queue FOR SELECT USING (queue._may(queue_id, 'browse'));

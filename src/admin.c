@@ -23,6 +23,7 @@
 
 #include "compat.h"
 #include "function.h"
+#include "health.h"
 #include "internal.h"
 #include "operate.h"
 #include "ring.h"
@@ -96,8 +97,8 @@ static const char *const dequeue_functions = "queue.dequeue_batch, queue.complet
 " queue.complete_and_dequeue, queue.fail, queue.fail_many, queue.extend, queue.release, queue.wait,"
 " queue.process_next, queue.throttle, queue.set_progress, queue.heartbeat, queue._workers";
 static const char *const browse_functions = "queue.job_status, queue.list_jobs, queue.queue_stats,"
-" queue.batch_status, queue.job_history, queue._may, queue._state, queue._progress, queue._workers,"
-" queue._metrics";
+" queue.batch_status, queue.job_history, queue.queue_health, queue.health_alerts,"
+" queue.explain_job, queue._may, queue._state, queue._progress, queue._workers, queue._metrics";
 static const char *const admin_functions = "queue.alter_queue, queue.reset_queue_setting,"
 " queue.drop_queue, queue.pause_queue, queue.resume_queue, queue.purge_queue, queue.grant_queue,"
 " queue.revoke_queue, queue.requeue_failed, queue.retry_job, queue.redrive, queue.clean,"
@@ -238,8 +239,10 @@ check_setting(Setting setting, Datum value)
 		case SET_REQUIRED_KEYS:
 			check_keys(name, DatumGetArrayTypeP(value));
 			break;
-		case SET_NOTIFY:
 		case SET_HEALTH_THRESHOLDS:
+			QueueHealthCheckThresholds(value);
+			break;
+		case SET_NOTIFY:
 			break;
 		case SET_DEAD_LETTER_QUEUE:
 		case SET_VALIDATOR:

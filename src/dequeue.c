@@ -52,6 +52,7 @@
 #include "compat.h"
 #include "event.h"
 #include "dequeue.h"
+#include "health.h"
 #include "internal.h"
 #include "limit.h"
 #include "mark.h"
@@ -780,6 +781,7 @@ take(Taker *taker)
 	CommandCounterIncrement();
 	taker->now = GetCurrentTimestamp();
 	taker->slot = QueueXactSlot(taker->settings.queue_id);
+	QueueHealthTaker(taker->slot, taker->now);
 	if (!QueueMayHaveJob(taker->slot, taker->now, &known))
 		return;
 	if (!QueueLimitBegin(&taker->limit, &taker->settings, taker->slot) &&

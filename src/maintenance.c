@@ -51,6 +51,7 @@
 #include "entry.h"
 #include "event.h"
 #include "flow.h"
+#include "health.h"
 #include "heartbeat.h"
 #include "internal.h"
 #include "launcher.h"
@@ -1071,6 +1072,7 @@ start_vacuum(Installation *installation, Oid live_id)
 	else
 	{
 		handle = NULL;
+		QueueHealthWorkerDenied();
 		if (!short_logged)
 			ereport(LOG,
 					(errmsg("no background worker slot is free to vacuum \"queue.job_live\""),
@@ -1151,6 +1153,7 @@ queue_maintenance_main(Datum main_arg)
 		if (installation == NULL || entry->leave)
 			proc_exit(0);
 
+		QueueHealthRound(installation, live_id);
 		installation->maintenance = MyLatch;
 		pg_atomic_write_u64(&installation->wake_at, PG_INT64_MAX);
 		pg_memory_barrier();	/* before we look: see the top */

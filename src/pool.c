@@ -59,6 +59,7 @@
 
 #include "compat.h"
 #include "function.h"
+#include "health.h"
 #include "mark.h"
 #include "pool.h"
 #include "settle.h"
@@ -701,6 +702,7 @@ grow(Installation *installation, const QueueSettings *const *settings, Timestamp
 		}
 		if (!start_executor(installation, number, demand->owner))
 		{
+			QueueHealthWorkerDenied();
 			if (!short_logged)
 				ereport(LOG,
 						(errmsg("no background worker slot is free for an executor"),

@@ -49,6 +49,7 @@ int			queue_log_retention = 7 * 24 * 60;
 int			queue_batch_retention = 30 * 24 * 60;
 int			queue_maintenance_interval = 1000;
 int			queue_vacuum_threshold = 100000;
+int			queue_health_interval = 60000;
 bool		queue_async_claims = true;
 int			queue_max_wait = 60000;
 int			queue_max_workers = 1000;
@@ -103,6 +104,11 @@ define_settings(void)
 							"Sets the number of dead row versions after which queue.job_live is vacuumed.",
 							NULL, &queue_vacuum_threshold, 100000, 100, INT_MAX,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("queue.health_interval",
+							"Sets the time between two samples that queue.queue_health() compares.",
+							"Shares and growth are those of the last fifteen.",
+							&queue_health_interval, 60000, 100, 60 * 60 * 1000,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomBoolVariable("queue.async_claims",
 							 "Lets a transaction that only took jobs commit without waiting for the disk.",
 							 "A crash may undo such a claim; the jobs then wait again.",

@@ -30,6 +30,7 @@
 #include "compat.h"
 #include "event.h"
 #include "finish.h"
+#include "health.h"
 #include "heartbeat.h"
 #include "internal.h"
 #include "progress.h"
@@ -185,6 +186,7 @@ complete_row(Settler *settler, HeapTuple row, ItemPointer tid, const JobHead *be
 		QueueHeartbeatSettled(row, true, settler->now);
 		QueueXactTime(settler->slot, TIME_PROCESSING, settler->now - before->taken_at);
 		QueueXactCompleted(settler->slot, before->taken_at);
+		QueueHealthCompleted(settler->slot, settler->now);
 		settler->state = JOB_COMPLETED;
 	}
 	return result;

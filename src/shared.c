@@ -151,6 +151,7 @@ startup_shared(void)
 	{
 		Shared->lock = &Locks[0].lock;
 		pg_atomic_init_u64(&Shared->started_at, 0);
+		pg_atomic_init_u64(&Shared->worker_denied_at, 0);
 #ifdef QUEUE_TESTING
 		pg_atomic_init_u32(&Shared->mutation, 0);
 #endif
@@ -168,6 +169,10 @@ startup_shared(void)
 			pg_atomic_init_u32(&installation->served_generation, 0);
 			pg_atomic_init_u32(&installation->settings_changed, 0);
 			SpinLockInit(&installation->check_mutex);
+			pg_atomic_init_u64(&installation->round_at, 0);
+			pg_atomic_init_u64(&installation->clock_jumped_at, 0);
+			pg_atomic_init_u64(&installation->clock_jump, 0);
+			SpinLockInit(&installation->sample_mutex);
 			pg_atomic_init_u32(&installation->session_ended, 0);
 			for (int r = 0; r < 2; r++)
 				for (int leaf = 0; leaf < lengthof(installation->leaf_mark[r]); leaf++)
@@ -196,6 +201,9 @@ startup_shared(void)
 			pg_atomic_init_u64(&slot->throttled_until, 0);
 			pg_atomic_init_u64(&slot->throttle_saved, 0);
 			pg_atomic_init_u32(&slot->throttle_steps, 0);
+			pg_atomic_init_u64(&slot->taker_at, 0);
+			pg_atomic_init_u64(&slot->completed_at, 0);
+			SpinLockInit(&slot->sample_mutex);
 			for (int c = 0; c < NUM_COUNTS; c++)
 				pg_atomic_init_u64(&slot->count[c], 0);
 			QueueTotalsInit(&slot->totals, true);
@@ -311,6 +319,8 @@ QueueInstallation(Oid live_id)
 		installation->incomplete = false;
 		installation->check_all = true;
 		installation->num_checks = 0;
+		installation->num_samples = 0;
+		pg_atomic_write_u64(&installation->round_at, 0);
 		for (int r = 0; r < 2; r++)
 			for (int leaf = 0; leaf < lengthof(installation->leaf_mark[r]); leaf++)
 				pg_atomic_write_u64(&installation->leaf_mark[r][leaf], 0);
@@ -440,6 +450,9 @@ make_slot(int installation, int32 queue_id)
 		pg_atomic_write_u64(&slot->throttle_saved, 0);
 		pg_atomic_write_u32(&slot->throttle_steps, 0);
 		memset(slot->event, 0, sizeof(slot->event));
+		pg_atomic_write_u64(&slot->taker_at, 0);
+		pg_atomic_write_u64(&slot->completed_at, 0);
+		slot->num_samples = 0;
 		slot->queue_id = queue_id;
 		slot->installation = installation;
 		/* a queue that had to do without until now was not counted */

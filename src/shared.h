@@ -123,6 +123,32 @@ typedef struct SlotEvent
 	char		batch_id[128];	/* of the last batch; empty: none, or too long */
 } SlotEvent;
 
+/* what health.c keeps of the last minutes of a queue, and of an installation */
+#define HEALTH_SAMPLES	16
+
+typedef enum AttemptEnd
+{
+	ATTEMPT_COMPLETED,
+	ATTEMPT_FAILED,
+	ATTEMPT_STALLED
+} AttemptEnd;
+#define NUM_ATTEMPT_ENDS	(ATTEMPT_STALLED + 1)
+
+typedef struct QueueSample
+{
+	TimestampTz at;
+	int64		waiting;		/* -1: not known */
+	uint64		ended[NUM_ATTEMPT_ENDS];	/* since a reset */
+} QueueSample;
+
+typedef struct InstallationSample
+{
+	TimestampTz at;
+	FullTransactionId next_xid;
+	int64		updates;		/* of job_live, since its statistics were reset */
+	int64		hot_updates;
+} InstallationSample;
+
 /* a queue as shared memory knows it */
 typedef struct QueueSlot
 {
@@ -172,6 +198,13 @@ typedef struct QueueSlot
 	/* of a free slot: whose totals these are, with queue_id; Shared->lock */
 	Oid			saved_database_id;	/* InvalidOid: nobody's */
 	Oid			saved_live_id;
+
+	/* how it does; see health.c */
+	pg_atomic_uint64 taker_at;	/* when a taker came last; 0: none has */
+	pg_atomic_uint64 completed_at;	/* when a job was completed last; 0: none was */
+	slock_t		sample_mutex;	/* guards the next two */
+	uint64		num_samples;	/* taken so far; the last ones are kept */
+	QueueSample samples[HEALTH_SAMPLES];
 } QueueSlot;
 
 typedef enum WaitState
@@ -215,6 +248,14 @@ typedef struct Installation
 	pg_atomic_uint32 served_generation; /* counts changes of which queues are served */
 	pg_atomic_uint32 settings_changed;	/* those of a queue have */
 
+	/* see health.c */
+	pg_atomic_uint64 round_at;	/* when the maintenance worker began its round */
+	pg_atomic_uint64 clock_jumped_at;	/* 0: never */
+	pg_atomic_uint64 clock_jump;	/* by how much, microseconds, with a sign */
+	slock_t		sample_mutex;	/* guards the next two */
+	uint64		num_samples;
+	InstallationSample samples[HEALTH_SAMPLES];
+
 	/* blocked jobs that the maintenance worker is to look at; see place.c */
 	slock_t		check_mutex;	/* guards the next three */
 	bool		check_all;		/* all there are */
@@ -253,6 +294,7 @@ typedef struct QueueShared
 	bool		full_logged;	/* said once that the slots are used up; lock */
 	pg_atomic_uint64 started_at;	/* when the server began to write; see
 									 * limit.c */
+	pg_atomic_uint64 worker_denied_at;	/* when a worker found no slot; 0: never */
 #ifdef QUEUE_TESTING
 	pg_atomic_uint32 mutation;	/* 0: none */
 #endif

@@ -18,6 +18,7 @@
 #include "utils/tuplestore.h"
 
 #include "compat.h"
+#include "health.h"
 #include "internal.h"
 #include "limit.h"
 #include "stats.h"

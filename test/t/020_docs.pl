@@ -4,7 +4,9 @@
 #
 # A block of SQL opens with ```sql, or, if its last statement is to end with
 # an error, with ```sql error and the SQLSTATE.  The blocks of a document are
-# one session of a superuser, in a database that has nothing in it.
+# one session of a superuser, in a database that has nothing in it.  What it
+# takes more for, another extension or a program, is ```pgsql or the name of
+# another language, and does not run.
 #
 # The shape of doc/reference.md, as far as it is read here:
 #

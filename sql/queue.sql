@@ -1039,6 +1039,18 @@ AS 'MODULE_PATHNAME', 'queue_queue_stats';
 COMMENT ON FUNCTION queue.queue_stats IS
 	'counts the jobs of a queue, or of all that the caller may browse, by state, and shows its limits; does not read the jobs';
 
+CREATE FUNCTION queue.report() RETURNS text
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_report';
+COMMENT ON FUNCTION queue.report IS
+	'tells how the queues that the caller may browse are, as one page of HTML for people';
+
+CREATE FUNCTION queue.top(max_queues int = 20) RETURNS SETOF text
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 20
+AS 'MODULE_PATHNAME', 'queue_top';
+COMMENT ON FUNCTION queue.top IS
+	'tells how the queues that the caller may browse are, in lines of text for \watch: first those that need attention';
+
 /* ---------------------------------------------------------------------
  * Batches
  * --------------------------------------------------------------------- */

@@ -1260,6 +1260,18 @@ AS 'MODULE_PATHNAME', 'queue_explain_job';
 COMMENT ON FUNCTION queue.explain_job IS
 	'tells in words why a job has not run yet, or what became of it: one line for each reason, the decisive one first';
 
+CREATE FUNCTION queue.report() RETURNS text
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_report';
+COMMENT ON FUNCTION queue.report IS
+	'tells how the queues that the caller may browse are, as one page of HTML for people';
+
+CREATE FUNCTION queue.top(max_queues int = 20) RETURNS SETOF text
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 20
+AS 'MODULE_PATHNAME', 'queue_top';
+COMMENT ON FUNCTION queue.top IS
+	'tells how the queues that the caller may browse are, in lines of text for \watch: first those that need attention';
+
 /* ---------------------------------------------------------------------
  * Batches
  * --------------------------------------------------------------------- */

@@ -98,7 +98,8 @@ static const char *const dequeue_functions = "queue.dequeue_batch, queue.complet
 " queue.process_next, queue.throttle, queue.set_progress, queue.heartbeat, queue._workers";
 static const char *const browse_functions = "queue.job_status, queue.list_jobs, queue.queue_stats,"
 " queue.batch_status, queue.job_history, queue.queue_health, queue.health_alerts,"
-" queue.explain_job, queue._may, queue._state, queue._progress, queue._workers, queue._metrics";
+" queue.explain_job, queue._may, queue._state, queue._progress, queue._workers, queue._metrics,"
+" queue.report, queue.top";
 static const char *const admin_functions = "queue.alter_queue, queue.reset_queue_setting,"
 " queue.drop_queue, queue.pause_queue, queue.resume_queue, queue.purge_queue, queue.grant_queue,"
 " queue.revoke_queue, queue.requeue_failed, queue.retry_job, queue.redrive, queue.clean,"

@@ -90,7 +90,7 @@ WHERE amname <> 'heap' OR relpersistence <> 'p' OR NOT rolsuper;
 -- tables that people may be allowed to read, without row security
 SELECT c.relname FROM pg_class AS c
 WHERE c.relnamespace = 'queue'::regnamespace
-	AND c.relname IN ('queue', 'privilege', 'binding', 'job_archive', 'job_log') AND NOT c.relrowsecurity;
+	AND c.relname IN ('queue', 'privilege', 'binding', 'job_archive', 'job_log', 'metric_history') AND NOT c.relrowsecurity;
 SELECT reloptions FROM pg_class WHERE oid = 'queue.job'::regclass;
 
 -- tables and sequences that a dump leaves out: what is prepared is not in a dump

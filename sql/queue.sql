@@ -344,6 +344,41 @@ COMMENT ON TABLE queue.binding IS 'which queues get a job for which topics';
 COMMENT ON COLUMN queue.binding.topic_pattern IS 'words separated by dots; * stands for one word, # for any number';
 COMMENT ON COLUMN queue.binding.queue_id IS 'number of the queue';
 
+CREATE TABLE queue.schedule (
+	schedule_name  text COLLATE pg_catalog."C" NOT NULL,
+	cron           text NOT NULL,
+	queue_id       integer NOT NULL,
+	owner          regrole NOT NULL,
+	cron_job_id    bigint,
+	created_at     timestamptz NOT NULL,
+	last_fired_at  timestamptz,
+	last_job_id    bigint,
+	priority       integer,
+	max_attempts   integer,
+	group_key      text COLLATE pg_catalog."C",
+	source         text,
+	headers        jsonb,
+	options        jsonb,
+	payload        jsonb NOT NULL,
+	CONSTRAINT schedule_pkey PRIMARY KEY (schedule_name)
+) USING heap;
+COMMENT ON TABLE queue.schedule IS 'jobs that pg_cron enqueues by the clock; change it with queue.schedule() and queue.unschedule()';
+COMMENT ON COLUMN queue.schedule.schedule_name IS 'name of the schedule';
+COMMENT ON COLUMN queue.schedule.cron IS 'when it fires, as pg_cron reads it';
+COMMENT ON COLUMN queue.schedule.queue_id IS 'number of the queue';
+COMMENT ON COLUMN queue.schedule.owner IS 'role whose cron job fires it, and with whose rights it enqueues';
+COMMENT ON COLUMN queue.schedule.cron_job_id IS 'its job in cron.job; null: made by hand, or not yet';
+COMMENT ON COLUMN queue.schedule.created_at IS 'when it was created';
+COMMENT ON COLUMN queue.schedule.last_fired_at IS 'when it enqueued a job last';
+COMMENT ON COLUMN queue.schedule.last_job_id IS 'number of that job';
+COMMENT ON COLUMN queue.schedule.priority IS 'priority of its jobs; null: that of the queue, as for the next';
+COMMENT ON COLUMN queue.schedule.max_attempts IS 'attempts of its jobs';
+COMMENT ON COLUMN queue.schedule.group_key IS 'group of its jobs';
+COMMENT ON COLUMN queue.schedule.source IS 'source of its jobs; null: schedule and its name';
+COMMENT ON COLUMN queue.schedule.headers IS 'headers of its jobs';
+COMMENT ON COLUMN queue.schedule.options IS 'options of its jobs';
+COMMENT ON COLUMN queue.schedule.payload IS 'payload of its jobs';
+
 CREATE TYPE queue.job_context AS (
 	job_id        bigint,
 	queue_name    text,
@@ -479,13 +514,13 @@ CREATE TABLE queue.job_log (
 ) PARTITION BY LIST (leaf);
 CREATE INDEX _job_log_id ON queue.job_log USING btree (job_id);
 COMMENT ON INDEX queue._job_log_id IS 'internal: what happened to a job';
-COMMENT ON TABLE queue.job_log IS 'what happened to jobs: one row for every failed or stalled attempt';
+COMMENT ON TABLE queue.job_log IS 'what happened to jobs: one row for every failed or stalled attempt, or for everything, by the log_level of the queue';
 COMMENT ON COLUMN queue.job_log.at IS 'when it happened';
 COMMENT ON COLUMN queue.job_log.job_id IS 'number of the job';
 COMMENT ON COLUMN queue.job_log.queue_id IS 'number of the queue';
 COMMENT ON COLUMN queue.job_log.attempt IS 'the attempt it concerns';
 COMMENT ON COLUMN queue.job_log.leaf IS 'leaf table the row is in';
-COMMENT ON COLUMN queue.job_log.event IS 'retried, failed or stalled';
+COMMENT ON COLUMN queue.job_log.event IS 'retried, failed or stalled; with log_level all also enqueued, taken, completed, cancelled, released, moved or requeued';
 COMMENT ON COLUMN queue.job_log.worker IS 'name that the taker gave';
 COMMENT ON COLUMN queue.job_log.message IS 'what became of the job';
 COMMENT ON COLUMN queue.job_log.error IS 'error of the attempt';
@@ -498,6 +533,58 @@ CREATE TABLE queue._log_04 PARTITION OF queue.job_log FOR VALUES IN (4) USING he
 CREATE TABLE queue._log_05 PARTITION OF queue.job_log FOR VALUES IN (5) USING heap;
 CREATE TABLE queue._log_06 PARTITION OF queue.job_log FOR VALUES IN (6) USING heap;
 CREATE TABLE queue._log_07 PARTITION OF queue.job_log FOR VALUES IN (7) USING heap;
+
+CREATE TABLE queue.metric_history (
+	queue_id            integer NOT NULL,
+	at                  timestamptz NOT NULL,
+	seconds             integer NOT NULL,
+	waiting             bigint NOT NULL,
+	delayed             bigint NOT NULL,
+	blocked             bigint NOT NULL,
+	active              bigint NOT NULL,
+	completed           bigint NOT NULL,
+	failed              bigint NOT NULL,
+	cancelled           bigint NOT NULL,
+	oldest_waiting_ms   bigint,
+	enqueued_count      bigint NOT NULL,
+	taken_count         bigint NOT NULL,
+	completed_count     bigint NOT NULL,
+	failed_count        bigint NOT NULL,
+	retried_count       bigint NOT NULL,
+	stalled_count       bigint NOT NULL,
+	wait_mean_ms        double precision,
+	wait_p95_ms         double precision,
+	processing_mean_ms  double precision,
+	processing_p95_ms   double precision,
+	live_bytes          bigint NOT NULL,
+	paused              boolean NOT NULL,
+	PRIMARY KEY (queue_id, at)
+) USING heap;
+COMMENT ON INDEX queue.metric_history_pkey IS 'internal: the numbers of a queue by time';
+COMMENT ON TABLE queue.metric_history IS 'the numbers of each queue at full minutes, written by the maintenance worker; of a queue at rest once an hour';
+COMMENT ON COLUMN queue.metric_history.queue_id IS 'number of the queue';
+COMMENT ON COLUMN queue.metric_history.at IS 'end of the minute';
+COMMENT ON COLUMN queue.metric_history.seconds IS 'how long the counts of what happened (..._count) cover: all that happened since the row before happened in the last so many seconds';
+COMMENT ON COLUMN queue.metric_history.waiting IS 'jobs that waited then';
+COMMENT ON COLUMN queue.metric_history.delayed IS 'delayed jobs then';
+COMMENT ON COLUMN queue.metric_history.blocked IS 'blocked jobs then';
+COMMENT ON COLUMN queue.metric_history.active IS 'active jobs then';
+COMMENT ON COLUMN queue.metric_history.completed IS 'completed jobs that were kept then';
+COMMENT ON COLUMN queue.metric_history.failed IS 'failed jobs that were kept then';
+COMMENT ON COLUMN queue.metric_history.cancelled IS 'cancelled jobs that were kept then';
+COMMENT ON COLUMN queue.metric_history.oldest_waiting_ms IS 'how long the oldest waiting job had been due then, in milliseconds; null: none waited';
+COMMENT ON COLUMN queue.metric_history.enqueued_count IS 'jobs that entered the queue since the row before';
+COMMENT ON COLUMN queue.metric_history.taken_count IS 'jobs taken since the row before';
+COMMENT ON COLUMN queue.metric_history.completed_count IS 'jobs completed since the row before';
+COMMENT ON COLUMN queue.metric_history.failed_count IS 'jobs failed for good since the row before';
+COMMENT ON COLUMN queue.metric_history.retried_count IS 'attempts failed since the row before that are to be retried';
+COMMENT ON COLUMN queue.metric_history.stalled_count IS 'leases that ended since the row before';
+COMMENT ON COLUMN queue.metric_history.wait_mean_ms IS 'milliseconds from due to taken, of jobs taken since the row before, on average; null: none';
+COMMENT ON COLUMN queue.metric_history.wait_p95_ms IS 'the same, which 95 % of them did not exceed';
+COMMENT ON COLUMN queue.metric_history.processing_mean_ms IS 'milliseconds from taken to completed or failed, of attempts settled since the row before, on average; null: none';
+COMMENT ON COLUMN queue.metric_history.processing_p95_ms IS 'the same, which 95 % of them did not exceed';
+COMMENT ON COLUMN queue.metric_history.live_bytes IS 'size of queue.job_live then, of all queues, with its indexes';
+COMMENT ON COLUMN queue.metric_history.paused IS 'whether the queue was paused then';
 
 CREATE TABLE queue._archive_count (
 	leaf       smallint NOT NULL,
@@ -532,7 +619,7 @@ CREATE TABLE queue._prepared (
 COMMENT ON TABLE queue._prepared IS 'internal: what a prepared transaction will have to tell shared memory when it ends';
 COMMENT ON COLUMN queue._prepared.xid IS 'the prepared transaction';
 COMMENT ON COLUMN queue._prepared.queue_id IS 'number of the queue';
-COMMENT ON COLUMN queue._prepared.order_class IS 'class whose hint is concerned; 40000: parked jobs, 50000: none';
+COMMENT ON COLUMN queue._prepared.order_class IS 'class whose hint is concerned; 40000: parked jobs, 50000: none; 60003: the first key is a total and how much, 60004: a time and its bucket, the second their sum and number';
 COMMENT ON COLUMN queue._prepared.commit_order_at IS 'least key that becomes claimable by its commit';
 COMMENT ON COLUMN queue._prepared.commit_job_id IS 'second part of that key';
 COMMENT ON COLUMN queue._prepared.abort_order_at IS 'least key that becomes claimable by its rollback';
@@ -698,6 +785,36 @@ LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'queue_unbind';
 COMMENT ON FUNCTION queue.unbind IS
 	'takes a pattern from a queue again; false if it was not bound';
+
+CREATE FUNCTION queue.schedule(
+	schedule_name text,
+	cron text,
+	queue_name text,
+	payload jsonb,
+	priority int = null,
+	max_attempts int = null,
+	group_key text = null,
+	source text = null,
+	headers jsonb = null,
+	options jsonb = null,
+	create_cron_job boolean = true
+) RETURNS bigint
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_schedule';
+COMMENT ON FUNCTION queue.schedule IS
+	'lets pg_cron enqueue a job by the clock, or replaces what the schedule of that name says; returns the number of the cron job';
+
+CREATE FUNCTION queue.unschedule(schedule_name text) RETURNS boolean
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_unschedule';
+COMMENT ON FUNCTION queue.unschedule IS
+	'removes a schedule and its cron job; false if there is none';
+
+CREATE FUNCTION queue._fire(schedule_name text) RETURNS bigint
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue__fire';
+COMMENT ON FUNCTION queue._fire IS
+	'internal: called by pg_cron; enqueues the job of a schedule, once a minute at most; returns its number';
 
 /* ---------------------------------------------------------------------
  * Producing
@@ -1032,12 +1149,116 @@ CREATE FUNCTION queue.queue_stats(queue_name text = null) RETURNS TABLE (
 	max_active int,
 	rate_limit int,
 	rate_period interval,
-	rate_available int
+	rate_available int,
+	enqueued_total bigint,
+	taken_total bigint,
+	completed_total bigint,
+	failed_total bigint,
+	retried_total bigint,
+	stalled_total bigint,
+	enqueue_rate double precision,
+	completion_rate double precision,
+	failure_rate double precision,
+	wait_mean_ms double precision,
+	wait_p50_ms double precision,
+	wait_p95_ms double precision,
+	wait_p99_ms double precision,
+	processing_mean_ms double precision,
+	processing_p50_ms double precision,
+	processing_p95_ms double precision,
+	processing_p99_ms double precision,
+	stats_reset timestamptz
 )
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 10
 AS 'MODULE_PATHNAME', 'queue_queue_stats';
 COMMENT ON FUNCTION queue.queue_stats IS
-	'counts the jobs of a queue, or of all that the caller may browse, by state, and shows its limits; does not read the jobs';
+	'counts the jobs of a queue, or of all that the caller may browse, by state, shows its limits, and what has happened since a reset; does not read the jobs';
+
+CREATE FUNCTION queue.stats_reset(queue_name text = null) RETURNS void
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_stats_reset';
+COMMENT ON FUNCTION queue.stats_reset IS
+	'begins the totals and times of queue_stats() anew, of one queue or of all that the caller administers; at once, also if rolled back';
+
+CREATE FUNCTION queue.job_history(job_id bigint) RETURNS TABLE (
+	at timestamptz,
+	event text,
+	attempt int,
+	worker text,
+	message text,
+	error text
+)
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 10
+AS 'MODULE_PATHNAME', 'queue_job_history';
+COMMENT ON FUNCTION queue.job_history IS
+	'tells a job''s life in order: from its row, the archive and queue.job_log';
+
+CREATE FUNCTION queue._metrics() RETURNS TABLE (
+	queue text,
+	jobs_waiting bigint,
+	jobs_delayed bigint,
+	jobs_blocked bigint,
+	jobs_active bigint,
+	jobs_completed bigint,
+	jobs_failed bigint,
+	jobs_cancelled bigint,
+	oldest_waiting_age_seconds double precision,
+	enqueued_total bigint,
+	taken_total bigint,
+	completed_total bigint,
+	failed_total bigint,
+	retried_total bigint,
+	stalled_total bigint,
+	wait_seconds_p50 double precision,
+	wait_seconds_p95 double precision,
+	wait_seconds_p99 double precision,
+	wait_seconds_sum double precision,
+	wait_seconds_count bigint,
+	processing_seconds_p50 double precision,
+	processing_seconds_p95 double precision,
+	processing_seconds_p99 double precision,
+	processing_seconds_sum double precision,
+	processing_seconds_count bigint,
+	paused int,
+	throttled int,
+	executors int,
+	live_table_bytes bigint,
+	stats_reset_timestamp_seconds double precision
+)
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 10
+AS 'MODULE_PATHNAME', 'queue__metrics';
+COMMENT ON FUNCTION queue._metrics IS 'internal: under the view queue.metrics';
+
+CREATE FUNCTION queue.queue_health(queue_name text = null) RETURNS TABLE (
+	queue_name text,
+	status text,
+	score int,
+	alerts jsonb
+)
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 10
+AS 'MODULE_PATHNAME', 'queue_queue_health';
+COMMENT ON FUNCTION queue.queue_health IS
+	'tells whether a queue, or each that the caller may browse and the installation (null), is healthy, degraded or unhealthy, and why';
+
+CREATE FUNCTION queue.health_alerts(queue_name text = null) RETURNS TABLE (
+	queue_name text,
+	severity text,
+	code text,
+	message text,
+	value double precision,
+	threshold double precision,
+	recommendation text
+)
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 10
+AS 'MODULE_PATHNAME', 'queue_health_alerts';
+COMMENT ON FUNCTION queue.health_alerts IS
+	'the alerts of queue.queue_health(), one row for each, the worst of each queue first; queue_name is null where the installation is concerned';
+
+CREATE FUNCTION queue.explain_job(job_id bigint) RETURNS SETOF text
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 3
+AS 'MODULE_PATHNAME', 'queue_explain_job';
+COMMENT ON FUNCTION queue.explain_job IS
+	'tells in words why a job has not run yet, or what became of it: one line for each reason, the decisive one first';
 
 CREATE FUNCTION queue.report() RETURNS text
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
@@ -1470,6 +1691,71 @@ COMMENT ON COLUMN queue.worker.mean_ms IS 'milliseconds that they took on averag
 COMMENT ON COLUMN queue.worker.last_heartbeat IS 'when it was last heard of; an executor always is';
 COMMENT ON COLUMN queue.worker.info IS 'what it tells of itself';
 
+CREATE VIEW queue.metrics WITH (security_barrier = true) AS
+SELECT
+	m.queue,
+	m.jobs_waiting,
+	m.jobs_delayed,
+	m.jobs_blocked,
+	m.jobs_active,
+	m.jobs_completed,
+	m.jobs_failed,
+	m.jobs_cancelled,
+	m.oldest_waiting_age_seconds,
+	m.enqueued_total,
+	m.taken_total,
+	m.completed_total,
+	m.failed_total,
+	m.retried_total,
+	m.stalled_total,
+	m.wait_seconds_p50,
+	m.wait_seconds_p95,
+	m.wait_seconds_p99,
+	m.wait_seconds_sum,
+	m.wait_seconds_count,
+	m.processing_seconds_p50,
+	m.processing_seconds_p95,
+	m.processing_seconds_p99,
+	m.processing_seconds_sum,
+	m.processing_seconds_count,
+	m.paused,
+	m.throttled,
+	m.executors,
+	m.live_table_bytes,
+	m.stats_reset_timestamp_seconds
+FROM queue._metrics() AS m;
+COMMENT ON VIEW queue.metrics IS 'the numbers of each queue as Prometheus names them, in seconds and bytes: of all queues for members of pg_monitor, else of those that the reader may browse';
+COMMENT ON COLUMN queue.metrics.queue IS 'name of the queue';
+COMMENT ON COLUMN queue.metrics.jobs_waiting IS 'jobs that wait';
+COMMENT ON COLUMN queue.metrics.jobs_delayed IS 'delayed jobs';
+COMMENT ON COLUMN queue.metrics.jobs_blocked IS 'blocked jobs';
+COMMENT ON COLUMN queue.metrics.jobs_active IS 'active jobs';
+COMMENT ON COLUMN queue.metrics.jobs_completed IS 'completed jobs that are kept';
+COMMENT ON COLUMN queue.metrics.jobs_failed IS 'failed jobs that are kept';
+COMMENT ON COLUMN queue.metrics.jobs_cancelled IS 'cancelled jobs that are kept';
+COMMENT ON COLUMN queue.metrics.oldest_waiting_age_seconds IS 'for how long the oldest waiting job has been due; 0: none waits';
+COMMENT ON COLUMN queue.metrics.enqueued_total IS 'jobs that entered the queue since the reset';
+COMMENT ON COLUMN queue.metrics.taken_total IS 'jobs taken since the reset';
+COMMENT ON COLUMN queue.metrics.completed_total IS 'jobs completed since the reset';
+COMMENT ON COLUMN queue.metrics.failed_total IS 'jobs failed for good since the reset';
+COMMENT ON COLUMN queue.metrics.retried_total IS 'failed attempts that were retried since the reset';
+COMMENT ON COLUMN queue.metrics.stalled_total IS 'leases that ended since the reset';
+COMMENT ON COLUMN queue.metrics.wait_seconds_p50 IS 'seconds from due to taken since the reset: the median; null: nothing was taken';
+COMMENT ON COLUMN queue.metrics.wait_seconds_p95 IS 'the same, which 95 % did not exceed';
+COMMENT ON COLUMN queue.metrics.wait_seconds_p99 IS 'the same, which 99 % did not exceed';
+COMMENT ON COLUMN queue.metrics.wait_seconds_sum IS 'the same, the sum';
+COMMENT ON COLUMN queue.metrics.wait_seconds_count IS 'of how many';
+COMMENT ON COLUMN queue.metrics.processing_seconds_p50 IS 'seconds from taken to completed or failed since the reset: the median; null: nothing was settled';
+COMMENT ON COLUMN queue.metrics.processing_seconds_p95 IS 'the same, which 95 % did not exceed';
+COMMENT ON COLUMN queue.metrics.processing_seconds_p99 IS 'the same, which 99 % did not exceed';
+COMMENT ON COLUMN queue.metrics.processing_seconds_sum IS 'the same, the sum';
+COMMENT ON COLUMN queue.metrics.processing_seconds_count IS 'of how many';
+COMMENT ON COLUMN queue.metrics.paused IS '1: the queue is paused';
+COMMENT ON COLUMN queue.metrics.throttled IS '1: nothing is taken for a while';
+COMMENT ON COLUMN queue.metrics.executors IS 'executors that run jobs of the queue now';
+COMMENT ON COLUMN queue.metrics.live_table_bytes IS 'size of queue.job_live, of all queues, with its indexes';
+COMMENT ON COLUMN queue.metrics.stats_reset_timestamp_seconds IS 'when the totals began, in seconds since 1970';
+
 /* ---------------------------------------------------------------------
  * Privileges, row security, what a dump carries
  * --------------------------------------------------------------------- */
@@ -1478,6 +1764,13 @@ REVOKE ALL ON SCHEMA queue FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA queue FROM PUBLIC;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA queue FROM PUBLIC;
 REVOKE ALL ON ALL ROUTINES IN SCHEMA queue FROM PUBLIC;
+GRANT USAGE ON SCHEMA queue TO pg_monitor;
+GRANT SELECT ON queue.metrics TO pg_monitor;
+GRANT EXECUTE ON FUNCTION queue._metrics TO pg_monitor;
+
+-- who watches servers watches queues: states and numbers, never a payload
+GRANT USAGE ON SCHEMA queue TO pg_monitor;
+GRANT EXECUTE ON FUNCTION queue.queue_health, queue.health_alerts TO pg_monitor;
 
 ALTER TABLE queue.queue ENABLE ROW LEVEL SECURITY;
 CREATE POLICY browse ON queue.queue FOR SELECT USING (queue._may(queue_id, 'browse'));
@@ -1487,8 +1780,12 @@ ALTER TABLE queue.job_archive ENABLE ROW LEVEL SECURITY;
 CREATE POLICY browse ON queue.job_archive FOR SELECT USING (queue._may(queue_id, 'browse'));
 ALTER TABLE queue.job_log ENABLE ROW LEVEL SECURITY;
 CREATE POLICY browse ON queue.job_log FOR SELECT USING (queue._may(queue_id, 'browse'));
+ALTER TABLE queue.metric_history ENABLE ROW LEVEL SECURITY;
+CREATE POLICY browse ON queue.metric_history FOR SELECT USING (queue._may(queue_id, 'browse'));
 ALTER TABLE queue.binding ENABLE ROW LEVEL SECURITY;
 CREATE POLICY browse ON queue.binding FOR SELECT USING (queue._may(queue_id, 'browse'));
+ALTER TABLE queue.schedule ENABLE ROW LEVEL SECURITY;
+CREATE POLICY browse ON queue.schedule FOR SELECT USING (queue._may(queue_id, 'browse'));
 
 SELECT pg_catalog.pg_extension_config_dump('queue._queue_id', '');
 SELECT pg_catalog.pg_extension_config_dump('queue._job_id_block', '');
@@ -1505,6 +1802,8 @@ SELECT pg_catalog.pg_extension_config_dump('queue.dependency', '');
 SELECT pg_catalog.pg_extension_config_dump('queue.batch', '');
 SELECT pg_catalog.pg_extension_config_dump('queue.batch_progress', '');
 SELECT pg_catalog.pg_extension_config_dump('queue.binding', '');
+SELECT pg_catalog.pg_extension_config_dump('queue.schedule', '');
+SELECT pg_catalog.pg_extension_config_dump('queue.metric_history', '');
 SELECT pg_catalog.pg_extension_config_dump('queue._archive_count', '');
 SELECT pg_catalog.pg_extension_config_dump('queue._leaf', '');
 SELECT pg_catalog.pg_extension_config_dump('queue._archive_00', '');

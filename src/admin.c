@@ -23,9 +23,11 @@
 
 #include "compat.h"
 #include "function.h"
+#include "health.h"
 #include "internal.h"
 #include "operate.h"
 #include "ring.h"
+#include "schedule.h"
 #include "xact.h"
 
 QUEUE_FUNCTION(queue_create_queue);
@@ -89,21 +91,23 @@ static const struct
 
 /* functions that a role must be able to call for a privilege to be of use */
 static const char *const enqueue_functions = "queue.enqueue, queue.enqueue_batch, queue.publish,"
-" queue.enqueue_trigger, queue.cancel, queue.create_batch, queue.close_batch, queue.batch_status";
+" queue.enqueue_trigger, queue.cancel, queue.create_batch, queue.close_batch, queue.batch_status,"
+" queue.schedule, queue.unschedule, queue._fire";
 static const char *const dequeue_functions = "queue.dequeue_batch, queue.complete, queue.complete_many,"
 " queue.complete_and_dequeue, queue.fail, queue.fail_many, queue.extend, queue.release, queue.wait,"
 " queue.process_next, queue.throttle, queue.set_progress, queue.heartbeat, queue._workers";
 static const char *const browse_functions = "queue.job_status, queue.list_jobs, queue.queue_stats,"
-" queue.batch_status, queue._may, queue._state, queue._progress, queue._workers, queue.report,"
-" queue.top";
+" queue.batch_status, queue.job_history, queue.queue_health, queue.health_alerts,"
+" queue.explain_job, queue._may, queue._state, queue._progress, queue._workers, queue._metrics,"
+" queue.report, queue.top";
 static const char *const admin_functions = "queue.alter_queue, queue.reset_queue_setting,"
 " queue.drop_queue, queue.pause_queue, queue.resume_queue, queue.purge_queue, queue.grant_queue,"
 " queue.revoke_queue, queue.requeue_failed, queue.retry_job, queue.redrive, queue.clean,"
 " queue.set_handler, queue.set_mode, queue.bind, queue.unbind, queue.start_processing,"
-" queue.stop_processing";
+" queue.stop_processing, queue.unschedule, queue.stats_reset";
 static const char *const browse_tables = "queue.job, queue.job_finished, queue.queue, queue.privilege,"
 " queue.job_archive, queue.job_log, queue.binding, queue.batch_progress_view,"
-" queue.worker";
+" queue.worker, queue.schedule, queue.metric_history, queue.metrics";
 static const char *const dequeue_tables = "queue.worker";
 
 static void
@@ -236,8 +240,10 @@ check_setting(Setting setting, Datum value)
 		case SET_REQUIRED_KEYS:
 			check_keys(name, DatumGetArrayTypeP(value));
 			break;
-		case SET_NOTIFY:
 		case SET_HEALTH_THRESHOLDS:
+			QueueHealthCheckThresholds(value);
+			break;
+		case SET_NOTIFY:
 			break;
 		case SET_DEAD_LETTER_QUEUE:
 		case SET_VALIDATOR:
@@ -620,6 +626,7 @@ static const struct
 	{"limit_place", "queue_id"},
 	{"binding", "queue_id"},
 	{"dependency", "child_queue_id"},
+	{"metric_history", "queue_id"},
 };
 
 Datum
@@ -644,6 +651,7 @@ queue_drop_queue(PG_FUNCTION_ARGS)
 				 errdetail("They would be lost."),
 				 errhint("Let them finish, remove them with queue.purge_queue(), "
 						 "or drop them too with cascade => true.")));
+	QueueScheduleDrop(&settings, cascade);
 	if (cascade)
 		(void) QueueDeleteJobs(&settings, true);
 

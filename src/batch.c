@@ -69,6 +69,7 @@
 #include "batch.h"
 #include "compat.h"
 #include "entry.h"
+#include "event.h"
 #include "internal.h"
 #include "side.h"
 
@@ -643,6 +644,7 @@ typedef struct Candidate
 	int64		cancelled;
 	TimestampTz at;				/* last change */
 	int64		grace;			/* the longest of its queues */
+	ArrayType  *queue_ids;		/* NULL: none */
 	text	   *source;
 	text	   *callback_queue; /* NULL: none */
 } Candidate;
@@ -818,6 +820,9 @@ find_candidates(ArrayType *batch_ids, MemoryContext context)
 		batch->at = DatumGetTimestampTz(column(i, 8, &null));
 		datum = column(i, 9, &null);
 		batch->grace = null ? 0 : longest_grace(datum);
+		old = MemoryContextSwitchTo(context);
+		batch->queue_ids = null ? NULL : DatumGetArrayTypePCopy(datum);
+		MemoryContextSwitchTo(old);
 		datum = column(i, 10, &null);
 		batch->source = copy_text(datum, null, context);
 		datum = column(i, 11, &null);
@@ -947,6 +952,25 @@ lock_callback_queue(const Candidate *batch)
 					false);
 }
 
+/* those who listen to one of its queues are told */
+static void
+tell_listeners(const Candidate *batch)
+{
+	Datum	   *ids;
+	bool	   *nulls;
+	int			count = 0;
+
+	if (batch->queue_ids)
+		deconstruct_array(batch->queue_ids, INT4OID, 4, true, TYPALIGN_INT, &ids, &nulls, &count);
+	for (int i = 0; i < count; i++)
+	{
+		QueueSettings settings;
+
+		if (QueueSettingsById(DatumGetInt32(ids[i]), &settings) && settings.notify)
+			QueueEventBatch(QueueXactSlot(settings.queue_id), text_to_cstring(batch->batch_id));
+	}
+}
+
 static bool
 complete(const Candidate *batch)
 {
@@ -972,6 +996,8 @@ complete(const Candidate *batch)
 		MemoryContextSwitchTo(old);
 	}
 	QueueSpiFinish();
+	if (completed > 0)
+		tell_listeners(batch);
 	if (completed == 0 || batch->callback_queue == NULL)
 		return completed > 0;
 

@@ -109,6 +109,13 @@
 #define queue_schema_aclcheck(oid, role) pg_namespace_aclcheck(oid, role, ACL_USAGE)
 #endif
 
+/* 15: who sends notifications need not wake the listeners itself */
+#if PG_VERSION_NUM >= 150000
+#define queue_send_notifies() ((void) 0)
+#else
+#define queue_send_notifies() ProcessCompletedNotifies()
+#endif
+
 /* 15: shared memory is requested in a hook; random numbers have a home */
 #if PG_VERSION_NUM >= 150000
 #include "common/pg_prng.h"

@@ -90,6 +90,7 @@ QueueDeadLetterMove(const QueueSettings *settings, HeapTuple row, TupleDesc desc
 							name, (long long) holder);
 	}
 	QueueEntryPut(&entry, form_dead_letter(&entry, settings, row, desc), false);
+	QueueXactTotal(entry.slot, TOTAL_ENQUEUED, 1);
 	QueueEntryEnd(&entry);
 	return NULL;
 }
@@ -215,10 +216,14 @@ redrive_job(Redrive *redrive, int64 job_id)
 		return false;
 	}
 	QueueFinishMove(redrive->finish, row, redrive->slot);
+	if (redrive->from.log_all)
+		QueueFinishNote(redrive->finish, row, desc, &redrive->from, "moved",
+						psprintf("back to queue \"%s\"", name), entry.now);
 	batch_id = heap_getattr(row, JOB_BATCH_ID, desc, &null);
 	if (!null)
 		QueueFinishReopen(redrive->finish, batch_id, target.queue_id, JOB_FAILED);
 	put_back(&entry, row, desc, max_attempts);
+	QueueXactTotal(entry.slot, TOTAL_ENQUEUED, 1);
 	QueueEntryEnd(&entry);
 	return true;
 }

@@ -50,7 +50,9 @@
 #include "utils/tuplestore.h"
 
 #include "compat.h"
+#include "event.h"
 #include "dequeue.h"
+#include "health.h"
 #include "internal.h"
 #include "limit.h"
 #include "mark.h"
@@ -178,10 +180,25 @@ form_taken(Taker *taker, HeapTuple row)
 	return copy;
 }
 
-/* the lease of an active job has ended: log it, and return the error to show */
+/* an attempt begins: its row has been written */
+static void
+taken(Taker *taker, HeapTuple row)
+{
+	QueueXactTotal(taker->slot, TOTAL_TAKEN, 1);
+	if (taker->settings.log_all)
+		QueueFinishNote(taker_finish(taker), row, RelationGetDescr(taker->live.heap),
+						&taker->settings, "taken", NULL, taker->now);
+	emit(taker, row);
+}
+
+/*
+ * The lease of an active job has ended, which leaves it in that state: log it,
+ * and return the error to show.
+ */
 static Datum
 log_stalled(QueueFinish *finish, HeapTuple row, TupleDesc desc,
-			const QueueSettings *settings, TimestampTz now, const char *outcome)
+			const QueueSettings *settings, QueueSlot *slot, JobState state,
+			TimestampTz now, const char *outcome)
 {
 	JobHead    *job = JOB_HEAD(row);
 	bool		expired = job->lease_expires_at <= now;
@@ -192,6 +209,9 @@ log_stalled(QueueFinish *finish, HeapTuple row, TupleDesc desc,
 									  timestamptz_to_str(job->lease_expires_at), outcome) :
 				   psprintf("the session that its lease was bound to has ended; %s", outcome),
 				   &error, now);
+	if (settings->notify)
+		QueueEventRecord(slot, EVENT_STALLED, job->job_id, state, 1);
+	QueueXactTotal(slot, TOTAL_STALLED, 1);
 	return error;
 }
 
@@ -199,9 +219,12 @@ void
 QueueFailStalled(QueueFinish *finish, HeapTuple row, TupleDesc desc,
 				 const QueueSettings *settings, QueueSlot *slot, TimestampTz now)
 {
-	Datum		error = log_stalled(finish, row, desc, settings, now,
+	Datum		error = log_stalled(finish, row, desc, settings, slot, JOB_FAILED, now,
 									"failed for good: attempts are used up");
 
+	if (settings->log_all)
+		QueueFinishLog(finish, row, desc, settings, "failed",
+					   "failed for good: attempts are used up", &error, now);
 	QueueFinishJob(finish, row, desc, settings, slot, JOB_FAILED, &error, NULL, now);
 }
 
@@ -221,7 +244,11 @@ QueueReturnStalled(QueueFinish *finish, QueueStore *live, HeapTuple row, ItemPoi
 	QueueXactCount(slot, COUNT_ACTIVE, -1);
 	QueueXactCount(slot, COUNT_WAITING, 1);
 	if (begun)
-		(void) log_stalled(finish, row, RelationGetDescr(live->heap), settings, now, "given back");
+		(void) log_stalled(finish, row, RelationGetDescr(live->heap), settings, slot,
+						   JOB_WAITING, now, "given back");
+	else
+		QueueFinishNote(finish, row, RelationGetDescr(live->heap), settings, "released",
+						"its executor has ended before it began", now);
 	QueueProgressEnd(&before);
 	heap_freetuple(copy);
 	return true;
@@ -301,8 +328,8 @@ take_live(Taker *taker, HeapTuple row, ItemPointer tid)
 	if (begun)
 	{
 		/* the old version, with the attempt and the worker that stalled */
-		(void) log_stalled(taker_finish(taker), row, desc, &taker->settings, taker->now,
-						   "taken over");
+		(void) log_stalled(taker_finish(taker), row, desc, &taker->settings, taker->slot, JOB_ACTIVE,
+						   taker->now, "taken over");
 		QueueProgressEnd(&before);
 		taker->took_over = true;
 	}
@@ -310,8 +337,9 @@ take_live(Taker *taker, HeapTuple row, ItemPointer tid)
 	{
 		QueueXactCount(taker->slot, QueueJobCount(QueueJobState(&before)), -1);
 		QueueXactCount(taker->slot, COUNT_ACTIVE, 1);
+		QueueXactTime(taker->slot, TIME_WAIT, taker->now - before.run_at);
 	}
-	emit(taker, copy);
+	taken(taker, copy);
 	return true;
 }
 
@@ -544,8 +572,9 @@ take_parked(Taker *taker)
 			insert_moved(&taker->live, &row, 1, taker->slot);
 			QueueXactCount(taker->slot, QueueJobCount((JobState) before.state), -1);
 			QueueXactCount(taker->slot, COUNT_ACTIVE, 1);
+			QueueXactTime(taker->slot, TIME_WAIT, taker->now - before.run_at);
 			QueueLimitUsed(&taker->limit, false);
-			emit(taker, row);
+			taken(taker, row);
 		}
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(taker->context);
@@ -752,6 +781,7 @@ take(Taker *taker)
 	CommandCounterIncrement();
 	taker->now = GetCurrentTimestamp();
 	taker->slot = QueueXactSlot(taker->settings.queue_id);
+	QueueHealthTaker(taker->slot, taker->now);
 	if (!QueueMayHaveJob(taker->slot, taker->now, &known))
 		return;
 	if (!QueueLimitBegin(&taker->limit, &taker->settings, taker->slot) &&

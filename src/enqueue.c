@@ -27,6 +27,7 @@
 #include "batch.h"
 #include "compat.h"
 #include "entry.h"
+#include "event.h"
 #include "finish.h"
 #include "flow.h"
 #include "function.h"
@@ -71,6 +72,8 @@ typedef struct NewJobs
 	const QueueRequest *request;
 	QueueEntry	entry;
 	int64		added;			/* what no unique key kept out */
+	int64		last_id;		/* of the last of them */
+	QueueFinish *log;			/* if every job is to be logged, else NULL */
 	QueueFunction *handler;		/* runs them now; NULL: they are put in */
 	List	   *done;			/* what it has run: DoneJob */
 	Datum		values[JOB_NATTS];
@@ -81,6 +84,7 @@ typedef struct NewJobs
 typedef struct DoneJob
 {
 	HeapTuple	row;
+	TimestampTz ended_at;
 	Datum		result;
 	bool		no_result;
 } DoneJob;
@@ -347,6 +351,7 @@ begin_jobs(NewJobs *new, const QueueSettings *settings, const QueueRequest *requ
 
 	new->request = request;
 	new->added = 0;
+	new->log = settings->log_all ? QueueFinishBegin() : NULL;
 	new->handler = NULL;
 	new->done = NIL;
 	QueueEntryBegin(&new->entry, settings);
@@ -388,6 +393,17 @@ form_job(NewJobs *new, int64 job_id, Datum payload)
 	new->values[JOB_JOB_ID - 1] = Int64GetDatum(job_id);
 	new->values[JOB_PAYLOAD - 1] = payload;
 	return heap_form_tuple(QueueEntryDesc(&new->entry), new->values, new->nulls);
+}
+
+/* a job has been put in, or run at once */
+static void
+log_enqueued(NewJobs *new, HeapTuple row, JobState state)
+{
+	QueueEntry *entry = &new->entry;
+
+	if (new->log)
+		QueueFinishNote(new->log, row, QueueEntryDesc(entry), &entry->settings, "enqueued",
+						QueueStateName(state), entry->now);
 }
 
 /* do all jobs of the call go the same way, beside each other? */
@@ -567,6 +583,7 @@ run_job(NewJobs *new, HeapTuple row)
 	MemoryContext old;
 
 	QueueJobEnter(JOB_HEAD(row), &entry->settings, entry->now);
+	log_enqueued(new, row, JOB_WAITING);
 	QueueJobTake(JOB_HEAD(row), now,
 				 QueueTimeAfter(now, entry->settings.visibility_timeout), 0);
 	result = QueueFunctionRun(new->handler, row, desc, &null);
@@ -574,6 +591,7 @@ run_job(NewJobs *new, HeapTuple row)
 	old = MemoryContextSwitchTo(entry->context);
 	done = palloc(sizeof(DoneJob));
 	done->row = heap_copytuple(row);
+	done->ended_at = GetCurrentTimestamp();
 	done->result = null ? (Datum) 0 : datumCopy(result, false, -1);
 	done->no_result = null;
 	new->done = lappend(new->done, done);
@@ -594,6 +612,10 @@ finish_done(NewJobs *new)
 		DoneJob    *done = lfirst(lc);
 
 		QueueXactCount(entry->slot, COUNT_ACTIVE, 1);
+		QueueXactTotal(entry->slot, TOTAL_TAKEN, 1);
+		QueueXactTime(entry->slot, TIME_PROCESSING, done->ended_at - JOB_HEAD(done->row)->taken_at);
+		QueueFinishNote(finish, done->row, QueueEntryDesc(entry), &entry->settings, "taken",
+						"by its producer, in mode direct", JOB_HEAD(done->row)->taken_at);
 		QueueFinishJob(finish, done->row, QueueEntryDesc(entry), &entry->settings, entry->slot,
 					   JOB_COMPLETED, NULL, done->no_result ? NULL : &done->result, now);
 	}
@@ -624,6 +646,7 @@ enqueue_one(NewJobs *new, Datum payload)
 		}
 	}
 	new->added++;
+	new->last_id = job_id;
 	if (request->num_parents > 0)
 		start = QueueFlowStart(request, job_id, new->entry.settings.queue_id, &parent_id);
 	row = form_job(new, job_id, payload);
@@ -633,6 +656,8 @@ enqueue_one(NewJobs *new, Datum payload)
 		fail_at_once(new, row, parent_id);
 	else
 		QueueEntryPut(&new->entry, row, start == FLOW_BLOCKED);
+	if (new->handler == NULL)
+		log_enqueued(new, row, QueueJobState(JOB_HEAD(row)));
 	return job_id;
 }
 
@@ -712,11 +737,14 @@ enqueue_plain(NewJobs *new, Datum *payloads, int count, int64 *ids)
 			chunk[i] = form_job(new, ids[done + i], payloads[done + i]);
 		}
 		QueueEntryPutPlain(&new->entry, chunk, n);
+		for (int i = 0; i < n && new->log; i++)
+			log_enqueued(new, chunk[i], QueueJobState(JOB_HEAD(chunk[i])));
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(context);
 		done += n;
 	}
 	new->added += count;
+	new->last_id = ids[count - 1];
 	MemoryContextDelete(context);
 }
 
@@ -761,6 +789,11 @@ QueueEnqueueMany(const QueueSettings *settings, const QueueRequest *request, Dat
 		enqueue_special(&new, payloads, count, ids);
 		finish_done(&new);
 	}
+	if (settings->notify && new.added > 0)
+		QueueEventRecord(new.entry.slot, EVENT_ENQUEUED, new.last_id, 0, new.added);
+	QueueXactTotal(new.entry.slot, TOTAL_ENQUEUED, new.added);
+	if (new.log)
+		QueueFinishEnd(new.log);
 	QueueEntryEnd(&new.entry);
 	if (request->batch_id)
 		QueueBatchAdd(request->batch_id, settings->queue_id, new.added);

@@ -128,6 +128,7 @@ detach(int code, Datum arg)
 		pg_atomic_fetch_sub_u32(&installation->idle, 1);
 	idle = false;
 	SpinLockAcquire(&me->mutex);
+	me->died = code != 0;
 	me->state = EXECUTOR_ENDED;
 	SpinLockRelease(&me->mutex);
 	if (serving)
@@ -265,11 +266,12 @@ list_served(void)
 		for (int j = 0; j < num_old; j++)
 			if (old[j].slot == i)
 			{
-				served[num_served] = old[j];
-				old[j].context = NULL;
+				served[num_served].mean_usecs = old[j].mean_usecs;
+				served[num_served].not_before = old[j].not_before;
 			}
 		served[num_served++].slot = i;
 	}
+	/* what a function has remembered must stay where it is, so it is looked up anew */
 	for (int j = 0; j < num_old; j++)
 		if (old[j].context)
 			MemoryContextDelete(old[j].context);

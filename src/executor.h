@@ -45,6 +45,7 @@ typedef struct QueueExecutor
 	TimestampTz started_at;
 	bool		leave;			/* asked to end when its job is done */
 	bool		woken;			/* while idle: there is a job */
+	bool		died;			/* ended, and nobody had asked it to */
 
 	/* the claims that it holds, all of one queue; next: not started yet */
 	bool		revoked;		/* no more of them may be started */

@@ -28,6 +28,7 @@
 #include "batch.h"
 #include "compat.h"
 #include "deadletter.h"
+#include "event.h"
 #include "finish.h"
 #include "flow.h"
 #include "onfailed.h"
@@ -298,6 +299,16 @@ archive_job(QueueFinish *finish, HeapTuple row, TupleDesc desc, const QueueSetti
 	QueueXactCount(slot, QueueJobCount(state), 1);
 }
 
+static void
+note_cancelled(QueueFinish *finish, HeapTuple row, TupleDesc desc,
+			   const QueueSettings *settings, const char *outcome, TimestampTz now)
+{
+	if (settings->log_all)
+		QueueFinishNote(finish, row, desc, settings, "cancelled",
+						psprintf("was %s; %s", QueueStateName(QueueJobState(JOB_HEAD(row))), outcome),
+						now);
+}
+
 void
 QueueFinishJob(QueueFinish *finish, HeapTuple row, TupleDesc desc,
 			   const QueueSettings *settings, QueueSlot *slot, JobState state,
@@ -313,11 +324,24 @@ QueueFinishJob(QueueFinish *finish, HeapTuple row, TupleDesc desc,
 	Assert(settings->queue_id == JOB_HEAD(row)->queue_id);
 
 	QueueXactCount(slot, QueueJobCount(QueueJobState(JOB_HEAD(row))), -1);
+	if (state == JOB_COMPLETED)
+	{
+		QueueXactTotal(slot, TOTAL_COMPLETED, 1);
+		QueueFinishNote(finish, row, desc, settings, "completed", NULL, now);
+	}
+	else if (state == JOB_FAILED)
+		QueueXactTotal(slot, TOTAL_FAILED, 1);
+	else
+		note_cancelled(finish, row, desc, settings, "kept as cancelled", now);
 	row = QueueProgressKeep(row, desc, JOB_HEAD(row));
 	QueueProgressEnd(JOB_HEAD(row));
 	if ((dead_letter || call_on_failed) && error)
 		row = QueueJobWithError(row, desc, *error);
 	count_in_batch(finish, row, state);
+	if (settings->notify)
+		QueueEventRecord(slot, state == JOB_COMPLETED ? EVENT_COMPLETED :
+						 state == JOB_FAILED ? EVENT_FAILED : EVENT_CANCELLED,
+						 JOB_HEAD(row)->job_id, state, 1);
 	if (call_on_failed)
 		remember_failed(finish, row);
 	ended = remember_end(finish, row, slot, state, dead_letter);
@@ -332,6 +356,7 @@ QueueFinishRemove(QueueFinish *finish, HeapTuple row, TupleDesc desc,
 				  const QueueSettings *settings, QueueSlot *slot)
 {
 	QueueXactCount(slot, QueueJobCount(QueueJobState(JOB_HEAD(row))), -1);
+	note_cancelled(finish, row, desc, settings, "removed", GetCurrentTimestamp());
 	QueueProgressEnd(JOB_HEAD(row));
 	count_in_batch(finish, row, JOB_CANCELLED);
 	(void) remember_end(finish, row, slot, JOB_CANCELLED, false);
@@ -396,10 +421,20 @@ QueueFinishLog(QueueFinish *finish, HeapTuple row, TupleDesc desc,
 	values[4] = Int16GetDatum(number);
 	values[5] = CStringGetTextDatum(event);
 	values[6] = heap_getattr(row, JOB_WORKER, desc, &nulls[6]);
-	values[7] = CStringGetTextDatum(message);
+	nulls[7] = message == NULL;
+	values[7] = message ? CStringGetTextDatum(message) : (Datum) 0;
 	nulls[8] = error == NULL;
 	values[8] = error ? *error : (Datum) 0;
 	add_row(finish, leaf, values, nulls);
+}
+
+void
+QueueFinishNote(QueueFinish *finish, HeapTuple row, TupleDesc desc,
+				const QueueSettings *settings, const char *event, const char *message,
+				TimestampTz now)
+{
+	if (unlikely(settings->log_all))
+		QueueFinishLog(finish, row, desc, settings, event, message, NULL, now);
 }
 
 static void
@@ -424,7 +459,13 @@ bury(QueueFinish *finish, QueueEntry *entry, const Ended *ended)
 	bool		null;
 
 	if (reason == NULL)
+	{
+		if (entry->settings.log_all)
+			QueueFinishNote(finish, ended->row, desc, &entry->settings, "moved",
+							psprintf("to dead-letter queue \"%s\"", entry->settings.dead_letter_queue),
+							entry->now);
 		return;
+	}
 	error = heap_getattr(ended->row, JOB_LAST_ERROR, desc, &null);
 	QueueFinishLog(finish, ended->row, desc, &entry->settings, "failed", reason,
 				   null ? NULL : &error, entry->now);

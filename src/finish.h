@@ -43,6 +43,11 @@ extern void QueueFinishLog(QueueFinish *finish, HeapTuple row, TupleDesc desc,
 						   const QueueSettings *settings, const char *event,
 						   const char *message, const Datum *error, TimestampTz now);
 
+/* the same for what else happens to a job, which only log_level all has */
+extern void QueueFinishNote(QueueFinish *finish, HeapTuple row, TupleDesc desc,
+							const QueueSettings *settings, const char *event,
+							const char *message, TimestampTz now);
+
 /* finished jobs were taken out of a leaf again */
 extern void QueueFinishUncount(QueueFinish *finish, int leaf, int32 queue_id, QueueSlot *slot,
 							   JobState state, int64 jobs);

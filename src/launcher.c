@@ -41,6 +41,7 @@
 #include "utils/snapmgr.h"
 
 #include "compat.h"
+#include "health.h"
 #include "launcher.h"
 #include "limit.h"
 #include "pool.h"
@@ -434,6 +435,7 @@ start_workers(TimestampTz now, long *wait_ms)
 		if (!registered)
 		{
 			started[i].handle = NULL;
+			QueueHealthWorkerDenied();
 			if (!short_logged)
 				ereport(LOG,
 						(errmsg("no background worker slot is free for queue maintenance"),

@@ -49,12 +49,15 @@
 #include "compat.h"
 #include "dequeue.h"
 #include "entry.h"
+#include "event.h"
 #include "flow.h"
+#include "health.h"
 #include "heartbeat.h"
 #include "internal.h"
 #include "launcher.h"
 #include "limit.h"
 #include "mark.h"
+#include "metric.h"
 #include "place.h"
 #include "pool.h"
 #include "progress.h"
@@ -81,6 +84,7 @@ PGDLLEXPORT void queue_vacuum_main(Datum main_arg);
 #define BATCH_OPEN_MS		1000	/* as long as none is closed */
 #define BATCH_EVERY_MS		60000	/* all of them */
 #define WORKERS_EVERY_MS	1000	/* or when one is lost */
+#define METRIC_CHUNK		100		/* queues whose metrics are recorded in one transaction */
 #define RECHECK_MS			10
 #define REREAD_ROUNDS		5		/* so soon after settings have changed */
 #define RECHECK_SHARE		10		/* looking again may take 1/10 of the time */
@@ -104,6 +108,7 @@ typedef enum Step
 	STEP_WORKERS,
 	STEP_SWEEP,
 	STEP_BATCH,
+	STEP_METRIC,
 	STEP_RING,
 	STEP_TIDY
 } Step;
@@ -115,6 +120,7 @@ static const char *const step_names[] = {
 	[STEP_WORKERS] = "leases of lost workers ended",
 	[STEP_SWEEP] = "ended leases found",
 	[STEP_BATCH] = "batches completed",
+	[STEP_METRIC] = "rows of metrics written",
 	[STEP_RING] = "expired leaves truncated",
 	[STEP_TIDY] = "internal rows removed",
 };
@@ -398,7 +404,7 @@ tidy_rows(void)
 		QueueCatalogInvalidate();
 	QueueSpiFinish();
 	return removed + (int64) QueueRingSweepZero(RING_ARCHIVE, 10000) +
-		(int64) QueueRingSweepZero(RING_LOG, 10000);
+		(int64) QueueRingSweepZero(RING_LOG, 10000) + QueueMetricPrune(10000);
 }
 
 /* does the list of queues have it?  QueueSharedFreeQueues() asks with -1 first */
@@ -487,6 +493,7 @@ queue_maintain(PG_FUNCTION_ARGS)
 				found = 0,
 				let_go = 0,
 				completed,
+				metrics = 0,
 				truncated = 0;
 	int64	   *blocked;
 	int64		lost = 0;
@@ -530,6 +537,9 @@ queue_maintain(PG_FUNCTION_ARGS)
 	for (uint64 i = 0; i < num_blocked; i++)
 		(void) check_job(blocked[i], &let_go);
 	completed = QueueBatchPass(true, &next_due, &closed);
+	if (installation)
+		(void) QueueMetricRecord(installation, queues, QueueMetricTime(GetCurrentTimestamp()),
+								 list_length(queues), &metrics);
 	ensure_leaves(queues);
 	while (QueueRingTruncate(RING_ARCHIVE) || QueueRingTruncate(RING_LOG))
 	{
@@ -541,6 +551,7 @@ queue_maintain(PG_FUNCTION_ARGS)
 	put_step(rsinfo, STEP_WORKERS, lost);
 	put_step(rsinfo, STEP_SWEEP, found);
 	put_step(rsinfo, STEP_BATCH, completed);
+	put_step(rsinfo, STEP_METRIC, metrics);
 	put_step(rsinfo, STEP_RING, truncated);
 	put_step(rsinfo, STEP_TIDY, fold_counts() + tidy_rows());
 	return (Datum) 0;
@@ -986,6 +997,28 @@ tidy(Installation *installation, Oid live_id)
 	lower_parked(installation);
 }
 
+/* a row per queue, when an interval is full; not for the one that we begin in */
+static void
+record_metrics(Installation *installation, TimestampTz *wake_at)
+{
+	static TimestampTz recorded_at;
+	static int	interval;
+	TimestampTz at = QueueMetricTime(GetCurrentTimestamp());
+	int64		written = 0;
+	int			looked = interval == queue_metrics_interval ? METRIC_CHUNK : 0;
+
+	while (at != recorded_at && looked > 0)
+	{
+		QueueWorkerBegin("recording metrics");
+		load_queues();
+		looked = QueueMetricRecord(installation, queues, at, METRIC_CHUNK, &written);
+		QueueWorkerCommit();
+	}
+	recorded_at = at;
+	interval = queue_metrics_interval;
+	*wake_at = Min(*wake_at, at + (int64) interval * USECS_PER_SEC);
+}
+
 /*
  * Start a vacuum of the live table when enough is dead and, since an earlier
  * one could not remove it, every snapshot is younger than it.
@@ -1039,6 +1072,7 @@ start_vacuum(Installation *installation, Oid live_id)
 	else
 	{
 		handle = NULL;
+		QueueHealthWorkerDenied();
 		if (!short_logged)
 			ereport(LOG,
 					(errmsg("no background worker slot is free to vacuum \"queue.job_live\""),
@@ -1119,6 +1153,7 @@ queue_maintenance_main(Datum main_arg)
 		if (installation == NULL || entry->leave)
 			proc_exit(0);
 
+		QueueHealthRound(installation, live_id);
 		installation->maintenance = MyLatch;
 		pg_atomic_write_u64(&installation->wake_at, PG_INT64_MAX);
 		pg_memory_barrier();	/* before we look: see the top */
@@ -1141,6 +1176,8 @@ queue_maintenance_main(Datum main_arg)
 		wake_next(installation);
 		save_throttles(installation);
 		look_at_batches(installation, &wake_at);
+		QueueEventSend(installation, queue_of_slot, &wake_at);
+		record_metrics(installation, &wake_at);
 		if (every(&rings_at, RING_EVERY_MS, now))
 			keep_rings();
 		if (every(&tidied_at, TIDY_EVERY_MS, now))

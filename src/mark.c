@@ -73,8 +73,8 @@ mark_crc(const FileMark *mark)
 	return crc;
 }
 
-static bool
-shut_down_cleanly(void)
+bool
+QueueShutDownCleanly(void)
 {
 	bool		crc_ok;
 	ControlFileData *control = get_controlfile(DataDir, &crc_ok);
@@ -94,7 +94,7 @@ QueueMarksRead(void)
 
 	if (fd < 0)
 		return;
-	if (shut_down_cleanly())
+	if (QueueShutDownCleanly())
 		(void) unlink(MARK_FILE);	/* or a later crash would bring them up */
 	else
 		for (int i = 0; i < queue_num_executors; i++)

@@ -25,6 +25,9 @@ extern QueueMark *QueueMarks;
 /* called once, when shared memory is made */
 extern void QueueMarksRead(void);
 
+/* is the server down, or was it before this start, as it should? */
+extern bool QueueShutDownCleanly(void);
+
 /* the attempt that this executor begins, before it does; job_id 0: none */
 extern void QueueMarkSet(int executor, int64 job_id, int32 attempt);
 

@@ -59,6 +59,7 @@
 
 #include "compat.h"
 #include "function.h"
+#include "health.h"
 #include "mark.h"
 #include "pool.h"
 #include "settle.h"
@@ -253,25 +254,27 @@ release_claims(const ExecutorClaim *claims, int count, uint32 session)
 	QueueWorkerCommit();
 }
 
-/* one that has ended with a job in its hands: do not start the next at once */
+/* one that has died, or never came to life: do not start the next at once */
 static void
 back_off(const QueueExecutor *executor)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
-	if (executor->done > 0)
+	/* it did some good, or all has been well for a while */
+	if (executor->done > 0 || now - not_before > (TimestampTz) BACK_OFF_MAX_MS * 1000)
 	{
 		back_off_ms = BACK_OFF_MS;
 		death_logged = false;
 	}
-	if (!death_logged)
+	/* its own error is in the log already */
+	if (!death_logged && executor->job_id != 0)
 		ereport(LOG,
 				(errmsg("executor of queue %d ended while it ran job %lld", executor->queue_id,
 						(long long) executor->job_id),
 				 errdetail("The attempt has failed; others are started more and more slowly."),
 				 errhint("See what the handler does with this job: queue.job_status(%lld).",
 						 (long long) executor->job_id)));
-	death_logged = true;
+	death_logged |= executor->job_id != 0;
 	not_before = TimestampTzPlusMilliseconds(now, back_off_ms);
 	back_off_ms = Min(back_off_ms * 2, BACK_OFF_MAX_MS);
 }
@@ -307,14 +310,13 @@ bury(int number)
 	dead = *executor;
 	SpinLockRelease(&executor->mutex);
 
-	if (dead.job_id != 0)
-	{
-		if (server_is_stopping())
-			return false;
+	if (dead.job_id != 0 && server_is_stopping())
+		return false;
+	if (dead.job_id != 0 || dead.died || dead.state == EXECUTOR_STARTING)
 		back_off(&dead);
+	if (dead.job_id != 0)
 		fail_begun(dead.job_id, dead.attempt, dead.session,
 				   dead.timed_out ? TIMEOUT_ERROR : ENDED_ERROR);
-	}
 	release_claims(&dead.claims[dead.next_claim], dead.num_claims - dead.next_claim,
 				   dead.session);
 	QueueMarkClear(number);
@@ -577,7 +579,7 @@ start_executor(Installation *installation, int number, Oid owner)
 	executor->process = -1;
 	executor->session = 0;
 	executor->started_at = GetCurrentTimestamp();
-	executor->leave = executor->woken = executor->revoked = executor->timed_out = false;
+	executor->leave = executor->woken = executor->revoked = executor->timed_out = executor->died = false;
 	executor->queue_id = 0;
 	executor->num_claims = executor->next_claim = 0;
 	executor->job_id = executor->interrupt_job_id = 0;
@@ -700,6 +702,7 @@ grow(Installation *installation, const QueueSettings *const *settings, Timestamp
 		}
 		if (!start_executor(installation, number, demand->owner))
 		{
+			QueueHealthWorkerDenied();
 			if (!short_logged)
 				ereport(LOG,
 						(errmsg("no background worker slot is free for an executor"),

@@ -26,6 +26,7 @@
 
 #include "catalog.h"
 #include "compat.h"
+#include "event.h"
 #include "internal.h"
 #include "launcher.h"
 #include "pool.h"
@@ -48,11 +49,14 @@ int			queue_log_retention = 7 * 24 * 60;
 int			queue_batch_retention = 30 * 24 * 60;
 int			queue_maintenance_interval = 1000;
 int			queue_vacuum_threshold = 100000;
+int			queue_health_interval = 60000;
 bool		queue_async_claims = true;
 int			queue_max_wait = 60000;
 int			queue_max_workers = 1000;
 int			queue_worker_timeout = 60000;
 int			queue_max_progress = 1000;
+int			queue_metrics_interval = 60;
+int			queue_metrics_retention = 30 * 24 * 60;
 
 static ProcessUtility_hook_type prev_process_utility;
 
@@ -84,6 +88,14 @@ define_settings(void)
 							"Sets how long complete batches are kept.",
 							NULL, &queue_batch_retention, 30 * 24 * 60, 1, 10 * 366 * 24 * 60,
 							PGC_SIGHUP, GUC_UNIT_MIN, NULL, NULL, NULL);
+	DefineCustomIntVariable("queue.metrics_interval",
+							"Sets the time between two rows of a queue in queue.metric_history.",
+							NULL, &queue_metrics_interval, 60, 1, 3600,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("queue.metrics_retention",
+							"Sets how long rows of queue.metric_history are kept.",
+							NULL, &queue_metrics_retention, 30 * 24 * 60, 1, 10 * 366 * 24 * 60,
+							PGC_SIGHUP, GUC_UNIT_MIN, NULL, NULL, NULL);
 	DefineCustomIntVariable("queue.maintenance_interval",
 							"Sets the longest time between two rounds of the maintenance worker.",
 							NULL, &queue_maintenance_interval, 1000, 10, 60000,
@@ -92,6 +104,11 @@ define_settings(void)
 							"Sets the number of dead row versions after which queue.job_live is vacuumed.",
 							NULL, &queue_vacuum_threshold, 100000, 100, INT_MAX,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("queue.health_interval",
+							"Sets the time between two samples that queue.queue_health() compares.",
+							"Shares and growth are those of the last fifteen.",
+							&queue_health_interval, 60000, 100, 60 * 60 * 1000,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomBoolVariable("queue.async_claims",
 							 "Lets a transaction that only took jobs commit without waiting for the disk.",
 							 "A crash may undo such a claim; the jobs then wait again.",
@@ -119,6 +136,11 @@ define_settings(void)
 							"Sets the time after which an outside worker that is not heard of counts as lost.",
 							"Its leases end then. 0 means never.",
 							&queue_worker_timeout, 60000, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("queue.notify_interval",
+							"Sets the shortest time between two notifications of the same event of a queue.",
+							"What happens meanwhile is told by one.",
+							&queue_notify_interval, 1000, 10, 60 * 60 * 1000,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("queue.max_progress",
 							"Sets the maximum number of running jobs, over all databases, whose progress is known.",

@@ -61,10 +61,13 @@ extern int	queue_log_retention;
 extern int	queue_batch_retention;
 extern int	queue_maintenance_interval;
 extern int	queue_vacuum_threshold;
+extern int	queue_health_interval;
 extern bool queue_async_claims;
 extern int	queue_max_wait;
 extern int	queue_max_workers;
 extern int	queue_worker_timeout;
 extern int	queue_max_progress;
+extern int	queue_metrics_interval;
+extern int	queue_metrics_retention;
 
 #endif							/* QUEUE_H */

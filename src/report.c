@@ -238,8 +238,8 @@ query_history(const Report *report)
 
 	return QueueRowsQuery(psprintf("SELECT array_position($1, h.queue_id) - 1 AS queue,"
 								   " floor(extract(epoch FROM h.at - p.start) / (60 * %d))::int AS point,"
-								   " avg(h.waiting) AS waiting, sum(h.enqueued) / %d.0 AS enqueued,"
-								   " sum(h.completed) / %d.0 AS completed, sum(h.failed) / %d.0 AS failed,"
+								   " avg(h.waiting) AS waiting, sum(h.enqueued_count) / %d.0 AS enqueued,"
+								   " sum(h.completed_count) / %d.0 AS completed, sum(h.failed_count) / %d.0 AS failed,"
 								   " max(h.wait_p95_ms) / 1000 AS wait,"
 								   " max(h.processing_p95_ms) / 1000 AS processing"
 								   " FROM (SELECT clock_timestamp() - interval '%d minutes' AS start) AS p,"

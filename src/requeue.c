@@ -144,6 +144,7 @@ take_out(Picker *picker, HeapTuple picked, TupleDesc desc)
 	Datum	   *row = all + 2;
 	Oid			relid;
 	JobState	state;
+	HeapTuple	requeued;
 
 	heap_deform_tuple(picked, desc, all, all_null);
 	relid = DatumGetObjectId(all[0]);
@@ -173,7 +174,13 @@ take_out(Picker *picker, HeapTuple picked, TupleDesc desc)
 			QueueFinishReopen(picker->finish, row[ARCHIVE_BATCH_ID - 1],
 							  picker->settings.queue_id, state);
 		CommandCounterIncrement();
-		QueueEntryPut(&picker->entry, form_requeued(picker, row, all_null + 2), false);
+		requeued = form_requeued(picker, row, all_null + 2);
+		QueueEntryPut(&picker->entry, requeued, false);
+		QueueXactTotal(picker->slot, TOTAL_ENQUEUED, 1);
+		if (picker->settings.log_all)
+			QueueFinishNote(picker->finish, requeued, QueueEntryDesc(&picker->entry),
+							&picker->settings, "requeued",
+							psprintf("was %s", QueueStateName(state)), picker->now);
 	}
 	picker->done++;
 }

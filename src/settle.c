@@ -28,7 +28,9 @@
 #include "utils/memutils.h"
 
 #include "compat.h"
+#include "event.h"
 #include "finish.h"
+#include "health.h"
 #include "heartbeat.h"
 #include "internal.h"
 #include "progress.h"
@@ -182,7 +184,9 @@ complete_row(Settler *settler, HeapTuple row, ItemPointer tid, const JobHead *be
 		QueueFinishJob(settler->finish, copy, settler->desc, &settler->settings, settler->slot,
 					   JOB_COMPLETED, NULL, settler->result, settler->now);
 		QueueHeartbeatSettled(row, true, settler->now);
+		QueueXactTime(settler->slot, TIME_PROCESSING, settler->now - before->taken_at);
 		QueueXactCompleted(settler->slot, before->taken_at);
+		QueueHealthCompleted(settler->slot, settler->now);
 		settler->state = JOB_COMPLETED;
 	}
 	return result;
@@ -209,6 +213,7 @@ fail_row(Settler *settler, HeapTuple row, ItemPointer tid, const JobHead *before
 			QueueFinishJob(settler->finish, copy, settler->desc, &settler->settings,
 						   settler->slot, JOB_FAILED, NULL, NULL, settler->now);
 			QueueHeartbeatSettled(copy, false, settler->now);
+			QueueXactTime(settler->slot, TIME_PROCESSING, settler->now - before->taken_at);
 			settler->state = JOB_FAILED;
 		}
 		return result;
@@ -224,7 +229,11 @@ fail_row(Settler *settler, HeapTuple row, ItemPointer tid, const JobHead *before
 		QueueFinishLog(settler->finish, copy, settler->desc, &settler->settings, "retried",
 					   psprintf("runs again at %s", timestamptz_to_str(JOB_HEAD(copy)->run_at)),
 					   settler->error, settler->now);
+		if (settler->settings.notify)
+			QueueEventRecord(settler->slot, EVENT_RETRIED, before->job_id, settler->state, 1);
 		QueueHeartbeatSettled(copy, false, settler->now);
+		QueueXactTotal(settler->slot, TOTAL_RETRIED, 1);
+		QueueXactTime(settler->slot, TIME_PROCESSING, settler->now - before->taken_at);
 	}
 	return result;
 }
@@ -247,11 +256,18 @@ static TM_Result
 release_row(Settler *settler, HeapTuple row, ItemPointer tid, const JobHead *before)
 {
 	HeapTuple	copy = heap_copytuple(row);
+	HeapTuple	old = settler->settings.log_all ? heap_copytuple(row) : NULL;
+	TM_Result	result;
 
 	JOB_HEAD(copy)->attempt--;
 	QueueJobReturn(JOB_HEAD(copy), &settler->settings,
 				   QueueTimeAfter(settler->now, settler->delay), settler->now);
-	return give_back(settler, copy, tid, before);
+	result = give_back(settler, copy, tid, before);
+	if (result == TM_Ok && old)
+		QueueFinishNote(settler->finish, old, settler->desc, &settler->settings, "released",
+						psprintf("runs again at %s", timestamptz_to_str(JOB_HEAD(copy)->run_at)),
+						settler->now);
+	return result;
 }
 
 static TM_Result

@@ -151,6 +151,7 @@ startup_shared(void)
 	{
 		Shared->lock = &Locks[0].lock;
 		pg_atomic_init_u64(&Shared->started_at, 0);
+		pg_atomic_init_u64(&Shared->worker_denied_at, 0);
 #ifdef QUEUE_TESTING
 		pg_atomic_init_u32(&Shared->mutation, 0);
 #endif
@@ -162,11 +163,16 @@ startup_shared(void)
 			pg_atomic_init_u64(&installation->dead, 0);
 			pg_atomic_init_u32(&installation->recount, 0);
 			pg_atomic_init_u32(&installation->batches, 0);
+			pg_atomic_init_u32(&installation->events, 0);
 			pg_atomic_init_u32(&installation->idle, 0);
 			pg_atomic_init_u32(&installation->grow, 0);
 			pg_atomic_init_u32(&installation->served_generation, 0);
 			pg_atomic_init_u32(&installation->settings_changed, 0);
 			SpinLockInit(&installation->check_mutex);
+			pg_atomic_init_u64(&installation->round_at, 0);
+			pg_atomic_init_u64(&installation->clock_jumped_at, 0);
+			pg_atomic_init_u64(&installation->clock_jump, 0);
+			SpinLockInit(&installation->sample_mutex);
 			pg_atomic_init_u32(&installation->session_ended, 0);
 			for (int r = 0; r < 2; r++)
 				for (int leaf = 0; leaf < lengthof(installation->leaf_mark[r]); leaf++)
@@ -190,12 +196,17 @@ startup_shared(void)
 			pg_atomic_init_u32(&slot->ready, 0);
 			slot->alarm = PG_INT64_MAX;
 			SpinLockInit(&slot->limit_mutex);
+			SpinLockInit(&slot->event_mutex);
 			pg_atomic_init_u32(&slot->limited, 0);
 			pg_atomic_init_u64(&slot->throttled_until, 0);
 			pg_atomic_init_u64(&slot->throttle_saved, 0);
 			pg_atomic_init_u32(&slot->throttle_steps, 0);
+			pg_atomic_init_u64(&slot->taker_at, 0);
+			pg_atomic_init_u64(&slot->completed_at, 0);
+			SpinLockInit(&slot->sample_mutex);
 			for (int c = 0; c < NUM_COUNTS; c++)
 				pg_atomic_init_u64(&slot->count[c], 0);
+			QueueTotalsInit(&slot->totals, true);
 		}
 		for (int i = 0; i < queue_max_hints; i++)
 		{
@@ -206,9 +217,11 @@ startup_shared(void)
 			pg_atomic_init_u32(&QueueBackends[i].session, 0);
 		for (int i = 0; i < queue_num_executors; i++)
 			SpinLockInit(&QueueExecutors[i].mutex);
+		QueueTotalsLoad();
 		QueueMarksRead();
 	}
 	LWLockRelease(AddinShmemInitLock);
+	QueueTotalsSaveAtExit();
 }
 
 void
@@ -306,6 +319,8 @@ QueueInstallation(Oid live_id)
 		installation->incomplete = false;
 		installation->check_all = true;
 		installation->num_checks = 0;
+		installation->num_samples = 0;
+		pg_atomic_write_u64(&installation->round_at, 0);
 		for (int r = 0; r < 2; r++)
 			for (int leaf = 0; leaf < lengthof(installation->leaf_mark[r]); leaf++)
 				pg_atomic_write_u64(&installation->leaf_mark[r][leaf], 0);
@@ -377,17 +392,49 @@ find_slot(int installation, int32 queue_id)
 	return NULL;
 }
 
-/* caller holds Shared->lock exclusively */
-static QueueSlot *
-make_slot(int installation, int32 queue_id)
+/* is it free, and are the totals in it those of this queue before the start? */
+static bool
+is_saved(const QueueSlot *slot, const Installation *installation, int32 queue_id)
 {
+	return slot->installation == -1 && slot->queue_id == queue_id &&
+		OidIsValid(slot->saved_database_id) &&
+		slot->saved_database_id == installation->database_id &&
+		slot->saved_live_id == installation->live_id;
+}
+
+/* a free slot: the one with the queue's totals, or one with nobody's, or any */
+static QueueSlot *
+free_slot_for(const Installation *installation, int32 queue_id)
+{
+	QueueSlot  *best = NULL;
+
 	for (int i = 0; i < queue_max_queues; i++)
 	{
 		QueueSlot  *slot = &QueueSlots[i];
 
 		if (slot->installation != -1)
 			continue;
+		if (is_saved(slot, installation, queue_id))
+			return slot;
+		if (best == NULL ||
+			(OidIsValid(best->saved_database_id) && !OidIsValid(slot->saved_database_id)))
+			best = slot;
+	}
+	return best;
+}
+
+/* caller holds Shared->lock exclusively */
+static QueueSlot *
+make_slot(int installation, int32 queue_id)
+{
+	QueueSlot  *slot = free_slot_for(&Installations[installation], queue_id);
+
+	if (slot)
+	{
 		Assert(slot->first_hint == -1);
+		if (!is_saved(slot, &Installations[installation], queue_id))
+			QueueTotalsInit(&slot->totals, false);
+		slot->saved_database_id = InvalidOid;
 		slot->classes_known = false;
 		slot->served = InvalidOid;
 		pg_atomic_write_u32(&slot->ready, 0);
@@ -402,6 +449,10 @@ make_slot(int installation, int32 queue_id)
 		pg_atomic_write_u64(&slot->throttled_until, 0);
 		pg_atomic_write_u64(&slot->throttle_saved, 0);
 		pg_atomic_write_u32(&slot->throttle_steps, 0);
+		memset(slot->event, 0, sizeof(slot->event));
+		pg_atomic_write_u64(&slot->taker_at, 0);
+		pg_atomic_write_u64(&slot->completed_at, 0);
+		slot->num_samples = 0;
 		slot->queue_id = queue_id;
 		slot->installation = installation;
 		/* a queue that had to do without until now was not counted */

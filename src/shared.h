@@ -4,7 +4,7 @@
  *		The layout of our shared memory.
  *
  * Only shared.c allocates and frees slots; hint.c works on HintSlot,
- * stats.c on the counters, wait.c on the lists of waiters, limit.c on what
+ * stats.c on the counters, total.c on what has happened, wait.c on the lists of waiters, limit.c on what
  * may be taken, launcher.c on DatabaseEntry.
  *
  *-------------------------------------------------------------------------
@@ -19,6 +19,7 @@
 #include "storage/spin.h"
 
 #include "queue.h"
+#include "total.h"
 
 /* classes beside those of the priorities, which are smallints */
 #define CLASS_PARKED	40000	/* the due times of parked jobs */
@@ -101,6 +102,53 @@ typedef struct HintSlot
 	HintKey		ring[HINT_RING];	/* the last keys noted */
 } HintSlot;
 
+/* what is told of a queue by NOTIFY; see event.c */
+typedef enum QueueEvent
+{
+	EVENT_ENQUEUED,
+	EVENT_COMPLETED,
+	EVENT_FAILED,
+	EVENT_CANCELLED,
+	EVENT_RETRIED,
+	EVENT_STALLED,
+	EVENT_BATCH_COMPLETED
+} QueueEvent;
+#define NUM_EVENTS	(EVENT_BATCH_COMPLETED + 1)
+
+typedef struct SlotEvent
+{
+	int64		count;			/* how often it has happened */
+	int64		job_id;			/* the last one's; 0: none */
+	char		state;			/* and what it was left in; 0: not told */
+	char		batch_id[128];	/* of the last batch; empty: none, or too long */
+} SlotEvent;
+
+/* what health.c keeps of the last minutes of a queue, and of an installation */
+#define HEALTH_SAMPLES	16
+
+typedef enum AttemptEnd
+{
+	ATTEMPT_COMPLETED,
+	ATTEMPT_FAILED,
+	ATTEMPT_STALLED
+} AttemptEnd;
+#define NUM_ATTEMPT_ENDS	(ATTEMPT_STALLED + 1)
+
+typedef struct QueueSample
+{
+	TimestampTz at;
+	int64		waiting;		/* -1: not known */
+	uint64		ended[NUM_ATTEMPT_ENDS];	/* since a reset */
+} QueueSample;
+
+typedef struct InstallationSample
+{
+	TimestampTz at;
+	FullTransactionId next_xid;
+	int64		updates;		/* of job_live, since its statistics were reset */
+	int64		hot_updates;
+} InstallationSample;
+
 /* a queue as shared memory knows it */
 typedef struct QueueSlot
 {
@@ -141,6 +189,22 @@ typedef struct QueueSlot
 	int			min_workers;	/* how many are kept for it */
 	pg_atomic_uint32 running;	/* how many do */
 	pg_atomic_uint32 ready;		/* there may be a job for them */
+
+	/* what has not been told yet; see event.c */
+	slock_t		event_mutex;
+	SlotEvent	event[NUM_EVENTS];
+
+	QueueTotals totals;			/* see total.c */
+	/* of a free slot: whose totals these are, with queue_id; Shared->lock */
+	Oid			saved_database_id;	/* InvalidOid: nobody's */
+	Oid			saved_live_id;
+
+	/* how it does; see health.c */
+	pg_atomic_uint64 taker_at;	/* when a taker came last; 0: none has */
+	pg_atomic_uint64 completed_at;	/* when a job was completed last; 0: none was */
+	slock_t		sample_mutex;	/* guards the next two */
+	uint64		num_samples;	/* taken so far; the last ones are kept */
+	QueueSample samples[HEALTH_SAMPLES];
 } QueueSlot;
 
 typedef enum WaitState
@@ -176,12 +240,21 @@ typedef struct Installation
 	bool		incomplete;		/* some queue got no slot; Shared->lock */
 	pg_atomic_uint32 batches;	/* 1: jobs of batches have ended, look at them;
 								 * 2: one was closed, look at once */
+	pg_atomic_uint32 events;	/* there is something to tell; see event.c */
 
 	/* see pool.c */
 	pg_atomic_uint32 idle;		/* executors that wait for a job */
 	pg_atomic_uint32 grow;		/* there is a job, but no executor for it */
 	pg_atomic_uint32 served_generation; /* counts changes of which queues are served */
 	pg_atomic_uint32 settings_changed;	/* those of a queue have */
+
+	/* see health.c */
+	pg_atomic_uint64 round_at;	/* when the maintenance worker began its round */
+	pg_atomic_uint64 clock_jumped_at;	/* 0: never */
+	pg_atomic_uint64 clock_jump;	/* by how much, microseconds, with a sign */
+	slock_t		sample_mutex;	/* guards the next two */
+	uint64		num_samples;
+	InstallationSample samples[HEALTH_SAMPLES];
 
 	/* blocked jobs that the maintenance worker is to look at; see place.c */
 	slock_t		check_mutex;	/* guards the next three */
@@ -221,6 +294,7 @@ typedef struct QueueShared
 	bool		full_logged;	/* said once that the slots are used up; lock */
 	pg_atomic_uint64 started_at;	/* when the server began to write; see
 									 * limit.c */
+	pg_atomic_uint64 worker_denied_at;	/* when a worker found no slot; 0: never */
 #ifdef QUEUE_TESTING
 	pg_atomic_uint32 mutation;	/* 0: none */
 #endif

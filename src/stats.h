@@ -9,6 +9,7 @@
 #define QUEUE_STATS_H
 
 #include "shared.h"
+#include "store.h"
 
 /* what the ended transaction xid has changed; does not throw */
 extern void QueueStatsApply(QueueSlot *slot, const int64 *delta, FullTransactionId xid);
@@ -25,5 +26,9 @@ extern bool QueueStatsEnsure(Installation *installation);
 
 /* false if the counters are not known */
 extern bool QueueStatsRead(Installation *installation, QueueSlot *slot, int64 *count);
+
+/* due time of the oldest job that waits, or PG_INT64_MAX; see status.c */
+extern TimestampTz QueueOldestWaiting(QueueStore *live, const QueueSettings *settings,
+									  QueueSlot *slot);
 
 #endif							/* QUEUE_STATS_H */

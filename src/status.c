@@ -18,6 +18,7 @@
 #include "utils/tuplestore.h"
 
 #include "compat.h"
+#include "health.h"
 #include "internal.h"
 #include "limit.h"
 #include "stats.h"
@@ -238,8 +239,8 @@ oldest_in_class(QueueStore *live, const QueueSettings *settings, HintSlot *hint)
 }
 
 /* one index descent, or a short walk, per class of the queue */
-static TimestampTz
-oldest_waiting(QueueStore *live, const QueueSettings *settings, QueueSlot *slot)
+TimestampTz
+QueueOldestWaiting(QueueStore *live, const QueueSettings *settings, QueueSlot *slot)
 {
 	TimestampTz oldest = PG_INT64_MAX;
 	HintSlot  **hints;
@@ -284,8 +285,8 @@ put_stats(ReturnSetInfo *rsinfo, QueueStore *live, Installation *installation,
 		  const QueueSettings *settings)
 {
 	QueueSlot  *slot = NULL;
-	Datum		values[16] = {0};
-	bool		nulls[16];
+	Datum		values[16 + TOTALS_COLUMNS] = {0};
+	bool		nulls[16 + TOTALS_COLUMNS];
 	int64		count[NUM_COUNTS];
 	int64		total = 0;
 
@@ -296,6 +297,8 @@ put_stats(ReturnSetInfo *rsinfo, QueueStore *live, Installation *installation,
 	if (installation)
 		slot = QueueXactSlot(settings->queue_id);
 	put_limits(settings, slot, values + 11, nulls + 11);
+	if (slot)
+		QueueTotalsPut(&slot->totals, values + 16, nulls + 16);
 	if (slot && QueueStatsEnsure(installation) && QueueStatsRead(installation, slot, count))
 	{
 		TimestampTz now = GetCurrentTimestamp();
@@ -310,7 +313,7 @@ put_stats(ReturnSetInfo *rsinfo, QueueStore *live, Installation *installation,
 		values[8] = Int64GetDatum(total);
 		nulls[8] = false;
 		if (count[COUNT_WAITING] > 0)
-			oldest = oldest_waiting(live, settings, slot);
+			oldest = QueueOldestWaiting(live, settings, slot);
 		if (oldest != PG_INT64_MAX)
 		{
 			Interval   *age = palloc0(sizeof(Interval));

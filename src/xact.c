@@ -39,10 +39,12 @@
 
 #include "catalog.h"
 #include "compat.h"
+#include "event.h"
 #include "heartbeat.h"
 #include "internal.h"
 #include "launcher.h"
 #include "limit.h"
+#include "metric.h"
 #include "place.h"
 #include "pool.h"
 #include "progress.h"
@@ -53,6 +55,9 @@
 #define CLASS_ALL	60000		/* in queue._prepared: forget everything */
 #define CLASS_CHECK	60001		/* there: look at all blocked jobs */
 #define CLASS_BATCHES 60002		/* there: look at batches */
+#define CLASS_EVENT 60100		/* there: an event, plus which */
+#define CLASS_TOTAL 60003		/* there: which total, how much */
+#define CLASS_TIME	60004		/* there: which time and bucket; how many, and their sum */
 #define MAX_PENDING_CHECKS	1000	/* more than that means all */
 
 typedef struct PinnedSlot
@@ -78,8 +83,20 @@ typedef struct PendingCount
 	QueueSlot  *slot;
 	SubTransactionId subid;
 	int64		delta[NUM_COUNTS];
+	int64		total[NUM_TOTALS];
 	LimitHeld	held;
 } PendingCount;
+
+/* how long jobs took, by the bucket of the histogram */
+typedef struct PendingTime
+{
+	QueueSlot  *slot;
+	SubTransactionId subid;
+	QueueTime	time;
+	int			bucket;
+	int64		count;
+	int64		usecs;			/* their sum */
+} PendingTime;
 
 typedef struct PendingCheck
 {
@@ -97,6 +114,9 @@ static int	num_hints,
 static PendingCount *counts;
 static int	num_counts,
 			max_counts;
+static PendingTime *times;
+static int	num_times,
+			max_times;
 
 static PendingCheck *checks;
 static int	num_checks,
@@ -254,6 +274,39 @@ QueueXactCount(QueueSlot *slot, JobCount state, int64 change)
 {
 	if (slot && change != 0)
 		pending_count(slot)->delta[state] += change;
+}
+
+void
+QueueXactTotal(QueueSlot *slot, QueueTotal total, int64 change)
+{
+	if (slot && change != 0)
+		pending_count(slot)->total[total] += change;
+}
+
+static bool
+same_time(const PendingTime *a, const PendingTime *b)
+{
+	return a->slot == b->slot && a->time == b->time && a->bucket == b->bucket;
+}
+
+void
+QueueXactTime(QueueSlot *slot, QueueTime time, int64 usecs)
+{
+	PendingTime new = {
+		slot, GetCurrentSubTransactionId(), time, QueueTimeBucket(usecs), 1, Max(usecs, 0)
+	};
+
+	if (slot == NULL)
+		return;
+	for (int i = num_times - 1; i >= 0 && times[i].subid == new.subid; i--)
+		if (same_time(&times[i], &new))
+		{
+			times[i].count++;
+			times[i].usecs += new.usecs;
+			return;
+		}
+	times = grow(times, num_times, &max_times, sizeof(PendingTime));
+	times[num_times++] = new;
 }
 
 int64
@@ -443,6 +496,20 @@ tell_abort(const PendingHint *pending)
 		QueueHintNoteLeases(pending->hint, HINT_ANY_LEASES);
 }
 
+/* what has happened, at commit */
+static void
+tell_totals(void)
+{
+	TimestampTz now = num_counts > 0 ? GetCurrentTransactionStopTimestamp() : 0;
+
+	for (int i = 0; i < num_counts; i++)
+		for (int t = 0; t < NUM_TOTALS; t++)
+			QueueTotalsAdd(&counts[i].slot->totals, (QueueTotal) t, counts[i].total[t], now);
+	for (int i = 0; i < num_times; i++)
+		QueueTotalsAddTime(&times[i].slot->totals, times[i].time, times[i].bucket,
+						   times[i].count, times[i].usecs);
+}
+
 /*
  * What of a queue's jobs has become claimable by a commit, or by an abort of a
  * subtransaction, or all?  At least one, if any key was noted: a waiter that
@@ -526,14 +593,16 @@ end_transaction(void)
 {
 	for (int i = 0; i < num_pins; i++)
 		QueueSlotUnpin(pins[i].slot);
-	num_pins = num_hints = num_counts = num_checks = 0;
+	num_pins = num_hints = num_counts = num_times = num_checks = 0;
 	forget_all = batches = NULL;
 	batch_closed = false;
 	announce_extension = announce_database = false;
 	claims = CLAIMS_NONE;
 	QueuePlaceForgetPending();
 	QueueProgressForget();
+	QueueEventForget();
 	QueueHeartbeatForget();
+	QueueMetricForget();
 }
 
 static void
@@ -571,6 +640,24 @@ check_places(void)
 					 errhint("Complete or release the jobs before PREPARE TRANSACTION, or take them in a transaction of its own.")));
 }
 
+/* what it will tell listeners: see QueuePreparedFinish() */
+static void
+insert_prepared_events(Relation rel, uint64 xid)
+{
+	QueueSlot  *slot;
+	QueueEvent	event;
+	SlotEvent	what;
+
+	for (int i = 0; QueueEventPending(i, &slot, &event, &what); i++)
+	{
+		int64		delta[NUM_COUNTS] = {what.count};
+
+		insert_prepared(rel, xid, slot->queue_id, CLASS_EVENT + event,
+						(HintKey) {PG_INT64_MAX, what.job_id},
+						(HintKey) {PG_INT64_MAX, what.state}, delta);
+	}
+}
+
 /* PREPARE TRANSACTION: put what is recorded into the transaction itself */
 static void
 before_prepare(void)
@@ -583,7 +670,7 @@ before_prepare(void)
 	for (int i = 0; i < num_pins; i++)
 		wake |= pins[i].wake_all;
 	if (num_hints == 0 && num_counts == 0 && num_checks == 0 && forget_all == NULL && !wake &&
-		batches == NULL)
+		batches == NULL && !QueueEventAny())
 		return;
 	xid = U64FromFullTransactionId(GetTopFullTransactionId());
 	rel = QueueOpenTable(QueueCatalogGet(false)->prepared, RowExclusiveLock);
@@ -594,6 +681,15 @@ before_prepare(void)
 	for (int i = 0; i < num_counts; i++)
 		insert_prepared(rel, xid, counts[i].slot->queue_id, CLASS_NONE,
 						HINT_KEY_MAX, HINT_KEY_MAX, counts[i].delta);
+	for (int i = 0; i < num_counts; i++)
+		for (int t = 0; t < NUM_TOTALS; t++)
+			if (counts[i].total[t] != 0)
+				insert_prepared(rel, xid, counts[i].slot->queue_id, CLASS_TOTAL,
+								(HintKey) {t, counts[i].total[t]}, HINT_KEY_MAX, NULL);
+	for (int i = 0; i < num_times; i++)
+		insert_prepared(rel, xid, times[i].slot->queue_id, CLASS_TIME,
+						(HintKey) {times[i].time, times[i].bucket},
+						(HintKey) {times[i].usecs, times[i].count}, NULL);
 	if (num_checks > 0)
 		insert_prepared(rel, xid, 0, CLASS_CHECK, HINT_KEY_MAX, HINT_KEY_MAX, NULL);
 	/* whoever waits for a queue that is named here is woken */
@@ -603,6 +699,7 @@ before_prepare(void)
 							HINT_KEY_MAX, HINT_KEY_MAX, NULL);
 	if (batches)
 		insert_prepared(rel, xid, 0, CLASS_BATCHES, HINT_KEY_MAX, HINT_KEY_MAX, NULL);
+	insert_prepared_events(rel, xid);
 	if (forget_all)
 		insert_prepared(rel, xid, 0, CLASS_ALL, HINT_KEY_MAX, HINT_KEY_MAX, NULL);
 	table_close(rel, NoLock);
@@ -624,6 +721,7 @@ xact_callback(XactEvent event, void *arg)
 				tell_commit(&hints[i]);
 			for (int i = 0; i < num_counts; i++)
 				QueueStatsApply(counts[i].slot, counts[i].delta, GetTopFullTransactionIdIfAny());
+			tell_totals();
 			settle_limits(true, InvalidSubTransactionId);
 			wake_takers(true, InvalidSubTransactionId);
 			if (forget_all)
@@ -642,7 +740,9 @@ xact_callback(XactEvent event, void *arg)
 			if (batches)
 				QueueBatchesNote(batches, batch_closed);
 			QueueProgressCommit();
+			QueueEventCommit();
 			QueueHeartbeatCommit();
+			QueueMetricCommit();
 			if (announce_extension)
 				QueueLauncherAnnounce(MyDatabaseId);
 			if (announce_database)
@@ -749,6 +849,8 @@ reparent_counts(SubTransactionId my_subid, SubTransactionId parent_subid)
 		}
 		for (int c = 0; c < NUM_COUNTS; c++)
 			parent->delta[c] += mine->delta[c];
+		for (int t = 0; t < NUM_TOTALS; t++)
+			parent->total[t] += mine->total[t];
 		if (parent->held.tokens == 0)
 			parent->held.tokens_at = mine->held.tokens_at;
 		parent->held.places += mine->held.places;
@@ -756,6 +858,35 @@ reparent_counts(SubTransactionId my_subid, SubTransactionId parent_subid)
 		parent->held.completed_at = Max(parent->held.completed_at, mine->held.completed_at);
 	}
 	num_counts = kept;
+}
+
+static void
+reparent_times(SubTransactionId my_subid, SubTransactionId parent_subid)
+{
+	int			first = num_times;
+	int			kept;
+
+	while (first > 0 && times[first - 1].subid == my_subid)
+		first--;
+	kept = first;
+	for (int i = first; i < num_times; i++)
+	{
+		PendingTime *mine = &times[i];
+		PendingTime *parent = NULL;
+
+		for (int j = first - 1; j >= 0 && times[j].subid == parent_subid && parent == NULL; j--)
+			if (same_time(&times[j], mine))
+				parent = &times[j];
+		if (parent == NULL)
+		{
+			mine->subid = parent_subid;
+			times[kept++] = *mine;
+			continue;
+		}
+		parent->count += mine->count;
+		parent->usecs += mine->usecs;
+	}
+	num_times = kept;
 }
 
 static void
@@ -769,8 +900,10 @@ subxact_callback(SubXactEvent event, SubTransactionId my_subid,
 		case SUBXACT_EVENT_COMMIT_SUB:
 			reparent_hints(my_subid, parent_subid);
 			reparent_counts(my_subid, parent_subid);
+			reparent_times(my_subid, parent_subid);
 			QueuePlaceCommitSub(my_subid, parent_subid);
 			QueueProgressCommitSub(my_subid, parent_subid);
+			QueueEventCommitSub(my_subid, parent_subid);
 			QueueHeartbeatCommitSub(my_subid, parent_subid);
 			for (int i = num_checks - 1; i >= 0 && checks[i].subid >= my_subid; i--)
 				checks[i].subid = parent_subid;
@@ -794,8 +927,12 @@ subxact_callback(SubXactEvent event, SubTransactionId my_subid,
 				if (counts[i].subid != my_subid)
 					counts[kept++] = counts[i];
 			num_counts = kept;
+			while (num_times > 0 && times[num_times - 1].subid >= my_subid)
+				num_times--;
+			QueueMetricForget();
 			QueuePlaceAbortSub(my_subid);
 			QueueProgressAbortSub(my_subid);
+			QueueEventAbortSub(my_subid);
 			QueueHeartbeatAbortSub(my_subid);
 			while (num_checks > 0 && checks[num_checks - 1].subid >= my_subid)
 				num_checks--;
@@ -964,6 +1101,31 @@ QueuePreparedFinish(QueuePrepared *prepared, bool commit)
 		{
 			if (commit)
 				QueueStatsApply(slot, row->delta, xid);
+			continue;
+		}
+		if (row->order_class >= CLASS_EVENT)
+		{
+			SlotEvent	what = {
+				.count = row->delta[0], .job_id = row->on_commit.id,
+				.state = (char) row->on_abort.id
+			};
+
+			if (commit)
+				QueueEventAdd(slot, row->order_class - CLASS_EVENT, &what);
+			continue;
+		}
+		if (row->order_class == CLASS_TOTAL)
+		{
+			if (commit)
+				QueueTotalsAdd(&slot->totals, (QueueTotal) row->on_commit.at, row->on_commit.id,
+							   GetCurrentTimestamp());
+			continue;
+		}
+		if (row->order_class == CLASS_TIME)
+		{
+			if (commit)
+				QueueTotalsAddTime(&slot->totals, (QueueTime) row->on_commit.at,
+								   (int) row->on_commit.id, row->on_abort.id, row->on_abort.at);
 			continue;
 		}
 		/* no hint: then nobody has raised it past anything */

@@ -45,6 +45,10 @@ extern void QueueXactCount(QueueSlot *slot, JobCount state, int64 change);
 /* how many more it has made them so far */
 extern int64 QueueXactPending(QueueSlot *slot, JobCount state);
 
+/* so much has happened to its jobs if it commits; and a job took so long */
+extern void QueueXactTotal(QueueSlot *slot, QueueTotal total, int64 change);
+extern void QueueXactTime(QueueSlot *slot, QueueTime time, int64 usecs);
+
 /* what a (sub)transaction has of a queue's limits; see limit.c */
 typedef struct LimitHeld
 {

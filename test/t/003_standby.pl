@@ -43,6 +43,17 @@ is( $standby->safe_psql('postgres', q{SELECT queue_name, paused, num_nulls(waiti
 		FROM queue.queue_stats('q')}),
 	'q|f|8', 'queue_stats() tells what it knows');
 
+is( $standby->safe_psql('postgres', q{
+		SELECT h.queue_name, h.status, a ->> 'code' FROM queue.queue_health() AS h
+			LEFT JOIN jsonb_array_elements(h.alerts) AS a ON true WHERE h.queue_name IS NULL OR h.queue_name = 'q'}),
+	"||standby\nq||", 'queue_health() works, and claims nothing');
+is( $standby->safe_psql('postgres', q{SELECT count(*) FROM queue.health_alerts('q')}), '0', 'health_alerts() works');
+is( $standby->safe_psql('postgres', q{
+		SELECT string_agg(substring(e FROM '^It (?:is|was|failed)[a-z ]*|^It is the next'), ', ' ORDER BY j.job_id)
+		FROM (SELECT job_id FROM queue.job WHERE queue_name = 'q' UNION SELECT job_id FROM queue.job_archive) AS j,
+			queue.explain_job(j.job_id) AS e}),
+	'It is running, It failed for good at , It is the next to be taken from queue , It is delayed until ',
+	'explain_job() works');
 is( $standby->safe_psql('postgres', q{SELECT total, open, status FROM queue.batch_status('batch')}),
 	'1|1|open', 'batch_status() works');
 
@@ -51,7 +62,9 @@ my @functions = split /\n/, $standby->safe_psql('postgres', q{
 	SELECT format('%s(%s)', proname, array_to_string(array_fill('null'::text, ARRAY[pronargs]), ', '))
 	FROM pg_proc
 	WHERE pronamespace = 'queue'::regnamespace AND prokind = 'f' AND prorettype <> 'trigger'::regtype
-		AND proname !~ '^_' AND proname NOT IN ('job_status', 'list_jobs', 'queue_stats', 'batch_status')
+		AND proname !~ '^_' AND proname NOT IN ('job_status', 'job_history', 'list_jobs', 'queue_stats', 'batch_status')
+		AND proname !~ '^_' AND proname NOT IN ('job_status', 'list_jobs', 'queue_stats', 'batch_status', 'queue_health',
+			'health_alerts', 'explain_job')
 	ORDER BY proname});
 my @wrong;
 for my $call (@functions)

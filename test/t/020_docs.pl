@@ -4,7 +4,10 @@
 #
 # A block of SQL opens with ```sql, or, if its last statement is to end with
 # an error, with ```sql error and the SQLSTATE.  The blocks of a document are
-# one session of a superuser, in a database that has nothing in it.
+# one session of a superuser, in a database that has nothing in it.  What it
+# takes another extension for is ```pgsql, and does not run.  Programs are
+# parsed by their interpreters, where these are; the worker in bash, which takes
+# nothing but psql, does run.
 #
 # The shape of doc/reference.md, as far as it is read here:
 #
@@ -207,6 +210,80 @@ my %names = map { $_ => 1 } split /\n/, $node->safe_psql(
 	UNION SELECT substr(name, 7) FROM pg_settings WHERE name LIKE 'queue.%'});
 check_links($_) foreach @documents;
 check_names($_, \%names) foreach @documents;
+
+# ---------------------------------------------------------------------
+# Programs
+# ---------------------------------------------------------------------
+
+my $programs = 0;
+my %parser = (
+	bash => [ 'bash', '-n' ],
+	js => [ 'node', '--check' ],
+	python => [ 'python3', '-c', 'import ast, sys; ast.parse(open(sys.argv[1]).read())' ]);
+
+# the files that the blocks in a language of a document make
+sub programs
+{
+	my ($document, $language) = @_;
+	my @files;
+
+	foreach my $text (slurp_file("$root/$document") =~ /^```$language\n(.*?)^```/gms)
+	{
+		my $file = "$PostgreSQL::Test::Utils::tmp_check/program_" . $programs++ . ".$language";
+		append_to_file($file, $text);
+		push @files, $file;
+	}
+	return @files;
+}
+
+sub parse_programs
+{
+	my ($document) = @_;
+	my @problems;
+
+	foreach my $language (sort keys %parser)
+	{
+		my @parser = @{ $parser{$language} };
+		next unless grep { -x "$_/$parser[0]" } split /:/, $ENV{PATH};
+		foreach my $file (programs($document, $language))
+		{
+			my ($out, $err);
+			IPC::Run::run([ @parser, $file ], '<', \undef, '>', \$out, '2>', \$err)
+			  or push @problems, $err;
+		}
+	}
+	no_problems("the programs of $document parse", @problems);
+	return;
+}
+
+# one job that its command does, one that it does not; then it is to stop
+sub run_worker
+{
+	my ($file) = programs('doc/guide.md', 'bash');
+	my $command = "$file.command";
+
+	append_to_file($command, qq{#!/bin/bash\nread -r payload\n[ "\$payload" = '"good"' ] || { echo "it's bad" >&2; false; }\n});
+	$node->safe_psql('postgres', q{
+		SELECT queue.create_queue('worker', max_attempts => 2, backoff_base => '0');
+		SELECT queue.enqueue_batch('worker', '{"\"good\"","\"bad\""}')});
+	my ($out, $err);
+	local %ENV = (%ENV, PGHOST => $node->host, PGPORT => $node->port, PGDATABASE => 'postgres');
+	my $worker = IPC::Run::start([ 'bash', $file, 'worker', 'bash', $command ],
+		'<', \undef, '>', \$out, '2>', \$err,
+		IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
+	ok( $node->poll_query_until('postgres', q{
+			SELECT completed = 1 AND failed = 1 FROM queue.queue_stats('worker')}),
+		'the worker in bash ends its jobs') or diag($err);
+	is( $node->safe_psql('postgres', q{SELECT attempt, error FROM queue.list_jobs('worker', 'failed')}),
+		q{2|it's bad}, '... with their errors');
+	$worker->signal('TERM');
+	ok($worker->finish, '... and stops when told to');
+	is($err, '', '... with nothing to say');
+	return;
+}
+
+parse_programs($_) foreach @documents;
+run_worker() if -e "$root/doc/guide.md";
 
 if (!-e "$root/doc/reference.md")
 {
@@ -492,6 +569,7 @@ sub in_unit
 	my %factors = (
 		kB => { kB => 1, MB => 1024, GB => 1024**2, TB => 1024**3 },
 		ms => { ms => 1, s => 1000, min => 60000, h => 3600000 },
+		s => { s => 1, min => 60, h => 3600 },
 		min => { min => 1, h => 60, d => 1440 },
 		'' => {});
 

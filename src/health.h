@@ -25,20 +25,12 @@ QueueHealthWorkerDenied(void)
 	pg_atomic_write_u64(&Shared->worker_denied_at, (uint64) GetCurrentTimestamp());
 }
 
-/* something has happened, to the second: many say so at once */
-static inline void
-queue_health_note(pg_atomic_uint64 *at, TimestampTz now)
-{
-	if (now - (TimestampTz) pg_atomic_read_u64(at) > USECS_PER_SEC)
-		pg_atomic_write_u64(at, (uint64) now);
-}
-
-/* a job is completed, or would be but for a rollback */
+/* a job is completed, or would be but for a rollback; to the second, as many are */
 static inline void
 QueueHealthCompleted(QueueSlot *slot, TimestampTz now)
 {
-	if (slot)
-		queue_health_note(&slot->completed_at, now);
+	if (slot && now - (TimestampTz) pg_atomic_read_u64(&slot->completed_at) > USECS_PER_SEC)
+		pg_atomic_write_u64(&slot->completed_at, (uint64) now);
 }
 
 /* somebody looks for jobs */
@@ -46,7 +38,7 @@ static inline void
 QueueHealthTaker(QueueSlot *slot, TimestampTz now)
 {
 	if (slot)
-		queue_health_note(&slot->taker_at, now);
+		pg_atomic_write_u64(&slot->taker_at, (uint64) now);
 }
 
 /* due time of the oldest waiting job; PG_INT64_MAX: none (in status.c) */

@@ -21,6 +21,15 @@ SELECT count(queue.fail(job_id, E'</code><script>\x01\x1b[31m' || U&'\202Egnp\FF
 	queue.dequeue_batch(q.queue_name, worker => '<i onclick="x">');
 SELECT well_formed(queue.report()), queue.report() ~ '<script|<img|<i |</code></code>' AS markup,
 	queue.report() ~ '[^\n\x20-\x7e]' AS not_ascii, queue.report() LIKE '%&#x3C;script&#x3E;%' AS escaped;
+-- the last hours, of which the minutes are told by the maintenance worker
+INSERT INTO queue.metric_history (queue_id, at, seconds, waiting, delayed, blocked, active, completed, failed, cancelled,
+	enqueued_count, taken_count, completed_count, failed_count, retried_count, stalled_count, wait_p95_ms, processing_p95_ms,
+	live_bytes, paused)
+SELECT queue_id, now() - interval '1 hour', 60, 7, 0, 0, 0, 0, 0, 0, 50, 40, 30, 20, 0, 0, 2000, 3000, 0, false FROM queue.queue;
+SELECT well_formed(queue.report()), queue.report() LIKE '%at most 7</title>%' AS waiting,
+	queue.report() ~ ': enqueued 20, completed 12, failed 8 \(jobs per minute\)' AS throughput,
+	queue.report() ~ ': wait p95 2, processing p95 3 \(seconds' AS latency;
+
 SELECT max(length(line)) <= 98 AS fits, count(*) FROM queue.top() AS line;
 SELECT count(*) FROM queue.top(1);
 SELECT queue.top(0);

@@ -119,7 +119,8 @@ begin_cell(Report *report, const char *label, const char *class)
 static void
 put_count(Report *report, const char *label, double count)
 {
-	begin_cell(report, label, "n");
+	/* a narrow window leaves out what says nothing */
+	begin_cell(report, label, count > 0 ? "n" : "n none");
 	QueueHtmlCount(&report->out, count);
 	put(report, "</td>");
 }
@@ -127,7 +128,7 @@ put_count(Report *report, const char *label, double count)
 static void
 put_duration(Report *report, const char *label, double seconds)
 {
-	begin_cell(report, label, "n");
+	begin_cell(report, label, isnan(seconds) ? "n none" : "n");
 	QueueHtmlDuration(&report->out, seconds);
 	put(report, "</td>");
 }
@@ -160,7 +161,7 @@ begin_section(Report *report, const char *title, const char *remark)
 static void
 begin_table(Report *report, const char *const *columns, int count)
 {
-	put(report, "<div class=\"card\"><table><thead><tr>");
+	put(report, "<div class=\"card scroll\"><table><thead><tr>");
 	for (int i = 0; i < count; i++)
 		appendStringInfo(&report->out, "<th scope=\"col\"%s>%s</th>",
 						 columns[i][0] == '#' ? " class=\"n\"" : "",
@@ -425,7 +426,7 @@ put_flags(Report *report, int row)
 static void
 put_rate(Report *report, const char *label, double rate)
 {
-	begin_cell(report, label, "n");
+	begin_cell(report, label, rate > 0 ? "n" : "n none");
 	if (isnan(rate))
 		put(report, "&#x2013;");
 	else if (rate == 0)
@@ -447,7 +448,7 @@ put_spark(Report *report, int row)
 
 	for (int i = 0; i < HISTORY_POINTS; i++)
 		last = points[i] = isnan(points[i]) ? last : points[i];
-	begin_cell(report, "6 hours", "sparkcell");
+	begin_cell(report, "6 hours", isnan(last) ? "sparkcell none" : "sparkcell");
 	if (isnan(last))
 		put(report, "&#x2013;");
 	else

@@ -54,6 +54,8 @@ is( $standby->safe_psql('postgres', q{
 			queue.explain_job(j.job_id) AS e}),
 	'It is running, It failed for good at , It is the next to be taken from queue , It is delayed until ',
 	'explain_job() works');
+like($standby->safe_psql('postgres', 'SELECT queue.report()'), qr/<\/html>/, 'report() works');
+is($standby->safe_psql('postgres', q{SELECT count(*) > 1 FROM queue.top()}), 't', 'top() works');
 is( $standby->safe_psql('postgres', q{SELECT total, open, status FROM queue.batch_status('batch')}),
 	'1|1|open', 'batch_status() works');
 
@@ -62,9 +64,8 @@ my @functions = split /\n/, $standby->safe_psql('postgres', q{
 	SELECT format('%s(%s)', proname, array_to_string(array_fill('null'::text, ARRAY[pronargs]), ', '))
 	FROM pg_proc
 	WHERE pronamespace = 'queue'::regnamespace AND prokind = 'f' AND prorettype <> 'trigger'::regtype
-		AND proname !~ '^_' AND proname NOT IN ('job_status', 'job_history', 'list_jobs', 'queue_stats', 'batch_status')
-		AND proname !~ '^_' AND proname NOT IN ('job_status', 'list_jobs', 'queue_stats', 'batch_status', 'queue_health',
-			'health_alerts', 'explain_job')
+		AND proname !~ '^_' AND proname NOT IN ('job_status', 'job_history', 'list_jobs', 'queue_stats', 'batch_status',
+			'queue_health', 'health_alerts', 'explain_job', 'report', 'top')
 	ORDER BY proname});
 my @wrong;
 for my $call (@functions)

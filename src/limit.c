@@ -282,6 +282,14 @@ QueueLimitBegin(QueueLimit *limit, const QueueSettings *settings, QueueSlot *slo
 }
 
 bool
+QueueLimitAllows(const QueueSettings *settings, QueueSlot *slot)
+{
+	QueueLimit	limit = {.settings = settings, .slot = slot};
+
+	return get(&limit, false, NULL);
+}
+
+bool
 QueueLimitTake(QueueLimit *limit, bool active)
 {
 	if (likely(!limit->applies))

@@ -51,6 +51,9 @@ extern bool QueueLimitTake(QueueLimit *limit, bool active);
 extern void QueueLimitUsed(QueueLimit *limit, bool active);
 extern void QueueLimitEnd(QueueLimit *limit);
 
+/* the same, for those who take nothing themselves, and outside of a transaction */
+extern bool QueueLimitAllows(const QueueSettings *settings, QueueSlot *slot);
+
 /* others wait, and there are more jobs: wake one of them, now or in time */
 extern void QueueLimitPass(QueueLimit *limit);
 

@@ -759,7 +759,8 @@ wake_next(Installation *installation)
 
 		if (settings && !settings->paused && hint->order_class != CLASS_PARKED &&
 			QueueHasWaiters(&QueueSlots[hint->queue]) &&
-			HINT_KEY_LT(QueueHintRead(hint, NULL), HINT_KEY_MAX))
+			HINT_KEY_LT(QueueHintRead(hint, NULL), HINT_KEY_MAX) &&
+			QueueLimitAllows(settings, &QueueSlots[hint->queue]))
 			QueueWaitWake(&QueueSlots[hint->queue], 1);
 	}
 }

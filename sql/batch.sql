@@ -300,4 +300,4 @@ SELECT errors(
 );
 DROP FUNCTION batch, completed;
 SELECT count(queue.drop_queue(queue_name, true)) FROM queue.queue;
-TRUNCATE queue.batch, queue.batch_progress;
+DELETE FROM queue.batch_progress; DELETE FROM queue.batch;

@@ -46,7 +46,7 @@ SELECT payload, attempt FROM take('q', 10);
 DELETE FROM queue.job_live WHERE payload <> '1';
 SELECT counts('q');
 SELECT count(queue.enqueue('q', '"delayed"', delay => '1h'));
-TRUNCATE queue.job_live, queue.job_parked;
+TRUNCATE queue.job_parked, queue.job_live;
 SELECT counts('q');
 SELECT count(*) FROM queue.enqueue_batch('q', '{1,2,3}');
 SELECT payload FROM queue.dequeue_batch('q', 10);

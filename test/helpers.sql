@@ -2,7 +2,8 @@
 SET client_min_messages = warning;
 
 -- the names of batches that another test has used, and the worker has closed
-TRUNCATE queue.batch_progress, queue.batch;
+DELETE FROM queue.batch_progress;
+DELETE FROM queue.batch;
 
 -- The counts of a queue as queue_stats() tells them, if the tables say the
 -- same, else both.

@@ -56,7 +56,7 @@ extern void QueueWaitForget(void);
 #define QUEUE_LINGER() \
 	do { \
 		if (QUEUE_MUTATION(6) || QUEUE_MUTATION(8)) \
-			pg_usleep(300); \
+			pg_usleep(QUEUE_MUTATION(6) ? 3000 : 300); \
 	} while (0)
 #else
 #define QUEUE_LINGER()	((void) 0)

@@ -95,6 +95,16 @@ $node->start;
 wait_for($node, q{SELECT status FROM queue.batch_status('crash')}, 'after a crash it is complete', 'completed');
 is($node->safe_psql('postgres', sprintf($callbacks, 'crash')), '1', 'with one callback');
 
+# code behind a callback cannot end the worker by saying that it was cancelled
+$node->safe_psql('postgres', q{
+	CREATE FUNCTION fake(payload jsonb) RETURNS boolean LANGUAGE plpgsql AS
+		$$ BEGIN RAISE EXCEPTION 'fake' USING ERRCODE = 'query_canceled'; END $$;
+	SELECT queue.create_queue('fake', validator => 'fake');
+	SELECT queue.create_batch('fake', callback_queue => 'fake');
+	SELECT queue.close_batch('fake')});
+wait_for($node, q{SELECT status, callback_error FROM queue.batch_status('fake')}, 'a fake cancel is an error like others',
+	'completed|57014: fake');
+
 # many times: at once after the last end, whatever the worker has done by then
 for my $n (1 .. 5)
 {

@@ -103,6 +103,17 @@ is(sql(q{SELECT payload ->> 'error', attempt FROM queue.job_finished
 	"22012|1\n23505|1\n22003|2", 'are listed by code or class');
 
 sql(q{
+	CREATE FUNCTION verbose(payload jsonb) RETURNS void LANGUAGE plpgsql AS $$
+	BEGIN
+		RAISE EXCEPTION USING message = repeat('m', 100000), detail = repeat('d', 100000), hint = repeat('h', 100000);
+	END $$;
+	SELECT queue.create_queue('verbose', max_attempts => 1);
+	SELECT queue.set_handler('verbose', 'verbose'); SELECT queue.enqueue('verbose', '{}')});
+settled('verbose');
+like(sql(q{SELECT error FROM queue.job_finished WHERE queue_name = 'verbose'}),
+	qr/^m{8192} \(SQLSTATE P0001\)\nDETAIL: d{8192}\nHINT: h{8192}\nCONTEXT: /, 'errors are kept, cut');
+
+sql(q{
 	CREATE FUNCTION as_json(payload jsonb) RETURNS json LANGUAGE sql AS 'SELECT payload::json';
 	CREATE FUNCTION as_text(payload jsonb) RETURNS text LANGUAGE sql AS 'SELECT ''a "text"''';
 	CREATE FUNCTION as_void(payload jsonb) RETURNS void LANGUAGE sql AS 'SELECT';
@@ -174,6 +185,63 @@ $lock->query_safe('SELECT pg_advisory_unlock(2)');
 settled('mixed');
 is(sql(q{SELECT count(*) FROM (SELECT job_id FROM effect GROUP BY job_id HAVING count(*) > 1) AS d}), 0,
 	'no job ran twice');
+
+# what an executor has claimed and not begun goes back when the queue is stopped
+sql(q{
+	SELECT queue.create_queue('claims');
+	SELECT count(*) FROM queue.enqueue_batch('claims', array_fill('{}'::jsonb, ARRAY[300]));
+	SELECT queue.set_handler('claims', 'note')});
+settled('claims', 'short jobs, so that many are claimed at once');
+$lock->query_safe('SELECT pg_advisory_lock(2)');
+sql(q{SELECT count(*) FROM queue.enqueue_batch('claims', '{"lock": 2}'::jsonb || array_fill('{}'::jsonb, ARRAY[20]))});
+wait_for($node, $held, 'the first of them takes long', 1);
+sql(q{SELECT queue.stop_processing('claims')});
+until_true(q{SELECT active = 1 AND waiting = 20 FROM queue.queue_stats('claims')},
+	'claims that have not begun are given back');
+is(sql(q{SELECT count(*) FROM queue.job WHERE queue_name = 'claims' AND attempt = 0}), 20, 'with nothing charged');
+$lock->query_safe('SELECT pg_advisory_unlock(2)');
+sql(q{SELECT queue.start_processing('claims')});
+settled('claims');
+
+# limits hold for executors and takers together
+$lock->query_safe('SELECT pg_advisory_lock(2)');
+sql(q{
+	SELECT queue.create_queue('limited', max_active => 3, visibility_timeout => '1 h');
+	SELECT count(*) FROM queue.enqueue_batch('limited', array_fill('{"lock": 2}'::jsonb, ARRAY[10]));
+	SELECT count(*) FROM queue.dequeue_batch('limited');
+	SELECT queue.set_handler('limited', 'note', 8)});
+wait_for($node, $held, 'a taker has one place of three, executors have two', 2);
+is(sql(q{SELECT count(*) FROM queue.dequeue_batch('limited', 5)}), 0, 'there is none for others');
+is(sql(q{SELECT count(queue.complete(job_id)) FROM queue.job WHERE worker IS NULL AND state = 'active'}), 1,
+	'the taker is done');
+wait_for($node, $held, 'an executor gets the place', 3);
+is(sql(q{SELECT active, waiting FROM queue.queue_stats('limited')}), '3|6', 'and no more than that');
+$lock->query_safe('SELECT pg_advisory_unlock(2)');
+settled('limited');
+sql(q{
+	SELECT queue.alter_queue('limited', rate_limit => 2, rate_period => '200 ms');
+	TRUNCATE effect;
+	SELECT count(*) FROM queue.enqueue_batch('limited', array_fill('{}'::jsonb, ARRAY[8]))});
+settled('limited', 'executors come again when a rate allows');
+is(sql(q{SELECT max(at) - min(at) >= '550 ms' FROM effect WHERE queue = 'limited'}), 't', 'and keep to it');
+sql(q{
+	SELECT queue.reset_queue_setting('limited', 'rate_limit');
+	SELECT queue.throttle('limited', '1 h');
+	SELECT queue.enqueue('limited', '{"n": "throttled"}'); SELECT queue.enqueue('q', '{"n": "free"}')});
+until_true(q{SELECT count(*) = 1 FROM effect WHERE payload = '{"n": "free"}'}, 'another queue goes on');
+is(sql(q{SELECT waiting FROM queue.queue_stats('limited')}), 1, 'while one is throttled');
+sql(q{SELECT queue.throttle('limited', '0')});
+settled('limited', 'until that is lifted');
+$lock->query_safe('SELECT pg_advisory_lock(2)');
+sql(q{
+	SELECT queue.create_queue('keyed', max_active_per_key => 1);
+	SELECT count(*) FROM queue.enqueue_batch('keyed', array_fill('{"lock": 2}'::jsonb, ARRAY[6]),
+		options => '{"limit_keys": ["a", "a", "a", "a", "b", "b"]}');
+	SELECT queue.set_handler('keyed', 'note', 8)});
+wait_for($node, $held, 'one job of each key', 2);
+is(sql(q{SELECT active, blocked FROM queue.queue_stats('keyed')}), '2|4', 'the others wait');
+$lock->query_safe('SELECT pg_advisory_unlock(2)');
+settled('keyed');
 
 # a queue with many jobs does not keep one with few waiting
 sql(q{

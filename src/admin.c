@@ -686,22 +686,10 @@ set_flag(FunctionCallInfo fcinfo, const char *name, bool flag)
 {
 	Oid			types[2] = {INT4OID, BOOLOID};
 	Datum		values[2];
-	List	   *queues = NIL;
+	List	   *queues;
 	ListCell   *lc;
 
-	if (PG_ARGISNULL(0))
-	{
-		foreach(lc, QueueSettingsAll())
-			if (QueuePrivileges(lfirst(lc)) & PRIVILEGE_ADMIN)
-				queues = lappend(queues, lfirst(lc));
-	}
-	else
-	{
-		QueueSettings *settings = palloc(sizeof(QueueSettings));
-
-		QueueSettingsRequire(PG_GETARG_TEXT_PP(0), PRIVILEGE_ADMIN, settings);
-		queues = list_make1(settings);
-	}
+	queues = QueueSettingsOf(PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0), PRIVILEGE_ADMIN);
 	QueueSpiConnect();
 	foreach(lc, queues)
 	{

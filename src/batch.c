@@ -60,7 +60,6 @@
 #include "utils/json.h"
 #include "utils/jsonb.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/tuplestore.h"
@@ -899,44 +898,35 @@ enqueue_callback(const Candidate *batch, Datum payload)
 	return job_id;
 }
 
+typedef struct Callback
+{
+	const Candidate *batch;
+	Datum		payload;
+	int64		job_id;
+} Callback;
+
+static void
+run_callback(void *arg)
+{
+	Callback   *callback = arg;
+
+	callback->job_id = enqueue_callback(callback->batch, callback->payload);
+}
+
 /* the job's number, or 0 and why not: the batch is complete all the same */
 static int64
-try_callback(const Candidate *batch, Datum payload, char **error)
+try_callback(const Candidate *batch, Datum payload, char **message)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner resource_owner = CurrentResourceOwner;
-	volatile int64 job_id = 0;
+	Callback	callback = {batch, payload, 0};
+	ErrorData  *error = QueueTry(run_callback, &callback);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		job_id = enqueue_callback(batch, payload);
-		ReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = resource_owner;
-	}
-	PG_CATCH();
-	{
-		ErrorData  *data;
-		int			category;
-
-		MemoryContextSwitchTo(context);
-		data = CopyErrorData();
-		FlushErrorState();
-		/* this also gives us our user back */
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = resource_owner;
-		/* what is no fault of the callback is tried again */
-		category = ERRCODE_TO_CATEGORY(data->sqlerrcode);
-		if (category == ERRCODE_OPERATOR_INTERVENTION || category == ERRCODE_TRANSACTION_ROLLBACK)
-			ReThrowError(data);
-		*error = psprintf("%s: %s", unpack_sql_state(data->sqlerrcode), data->message);
-		job_id = 0;
-	}
-	PG_END_TRY();
-	return job_id;
+	if (error == NULL)
+		return callback.job_id;
+	/* what is no fault of the callback is tried again */
+	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_TRANSACTION_ROLLBACK)
+		ReThrowError(error);
+	*message = psprintf("%s: %s", unpack_sql_state(error->sqlerrcode), error->message);
+	return 0;
 }
 
 /* may the callback be enqueued without waiting for whoever changes its queue? */

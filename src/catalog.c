@@ -737,3 +737,22 @@ QueueSettingsAll(void)
 	list_sort(list, compare_settings);
 	return list;
 }
+
+List *
+QueueSettingsOf(text *name, int privilege)
+{
+	List	   *queues = NIL;
+	ListCell   *lc;
+
+	if (name)
+	{
+		QueueSettings *settings = palloc(sizeof(QueueSettings));
+
+		QueueSettingsRequire(name, privilege, settings);
+		return list_make1(settings);
+	}
+	foreach(lc, QueueSettingsAll())
+		if (QueuePrivileges(lfirst(lc)) & privilege)
+			queues = lappend(queues, lfirst(lc));
+	return queues;
+}

@@ -168,6 +168,9 @@ extern bool QueueSettingsLockById(int32 queue_id, LOCKMODE mode, QueueSettings *
 /* false: somebody has it, or waits for it */
 extern bool QueueSettingsTryLockById(int32 queue_id, LOCKMODE mode, QueueSettings *settings);
 
+/* the queue of that name; without one, all that the caller has the privilege on */
+extern List *QueueSettingsOf(text *name, int privilege);
+
 /* every queue, as a list of palloc'd QueueSettings ordered by name */
 extern List *QueueSettingsAll(void);
 

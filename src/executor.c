@@ -53,7 +53,6 @@
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/portal.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/timeout.h"
@@ -802,46 +801,27 @@ queue_executor_main(Datum main_arg)
  * By hand: in the session and the transaction of the caller
  * --------------------------------------------------------------------- */
 
-/* the handler and the completion in a subtransaction; NULL, or the error */
-static ErrorData *
-run_in_subtransaction(const QueueSettings *settings, HeapTuple row, Datum *result, bool *null)
+typedef struct ByHand
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	ErrorData  *volatile error = NULL;
-	Relation	live = QueueOpenTable(QueueCatalogGet(false)->live, AccessShareLock);
+	const QueueSettings *settings;
+	HeapTuple	row;
+	TupleDesc	desc;
+	Datum		result;
+	bool		null;
+} ByHand;
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		QueueFunction function;
-		int64		job_id = JOB_HEAD(row)->job_id;
+/* the handler and the completion */
+static void
+run_by_hand(void *arg)
+{
+	ByHand	   *job = arg;
+	JobHead    *head = JOB_HEAD(job->row);
+	QueueFunction function;
 
-		QueueFunctionOpen(&function, FUNCTION_HANDLER, settings);
-		*result = QueueFunctionRun(&function, row, RelationGetDescr(live), null);
-		if (!QueueHeldComplete(job_id, JOB_HEAD(row)->attempt, 0, *null ? NULL : result))
-			error_not_held(job_id);
-		ReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-		/* whoever cancels means the call, not the job */
-		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED ||
-			error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN)
-			ReThrowError(error);
-	}
-	PG_END_TRY();
-	table_close(live, NoLock);
-	return error;
+	QueueFunctionOpen(&function, FUNCTION_HANDLER, job->settings);
+	job->result = QueueFunctionRun(&function, job->row, job->desc, &job->null);
+	if (!QueueHeldComplete(head->job_id, head->attempt, 0, job->null ? NULL : &job->result))
+		error_not_held(head->job_id);
 }
 
 Datum
@@ -849,12 +829,12 @@ queue_process_next(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	QueueSettings settings;
-	HeapTuple	row;
+	ByHand		job = {.settings = &settings, .null = true};
+	JobHead    *head;
+	Relation	live;
 	ErrorData  *error;
 	Datum		values[4] = {0};
 	bool		nulls[4] = {false, false, true, true};
-	Datum		result = (Datum) 0;
-	bool		null = true;
 	JobState	state = JOB_COMPLETED;
 
 	QueueRequireWritable("queue.process_next()");
@@ -866,23 +846,27 @@ queue_process_next(PG_FUNCTION_ARGS)
 				 errdetail("There is no function to run its jobs."),
 				 errhint("Set one with queue.set_handler(), or take jobs with queue.dequeue_batch().")));
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
-	row = QueueTakeOne(&settings);
-	if (row == NULL)
+	job.row = QueueTakeOne(&settings);
+	if (job.row == NULL)
 		return (Datum) 0;
-	error = run_in_subtransaction(&settings, row, &result, &null);
-	values[0] = Int64GetDatum(JOB_HEAD(row)->job_id);
+	head = JOB_HEAD(job.row);
+	live = QueueOpenTable(QueueCatalogGet(false)->live, AccessShareLock);
+	job.desc = RelationGetDescr(live);
+	error = QueueTry(run_by_hand, &job);
+	table_close(live, NoLock);
+	values[0] = Int64GetDatum(head->job_id);
 	if (error)
 	{
 		text	   *kept = QueueErrorText(error);
 
-		(void) QueueHeldFail(JOB_HEAD(row)->job_id, JOB_HEAD(row)->attempt, 0, kept,
+		(void) QueueHeldFail(head->job_id, head->attempt, 0, kept,
 							 !QueueErrorIsFinal(&settings, error->sqlerrcode), &state);
 		values[3] = PointerGetDatum(kept);
 		nulls[3] = false;
 	}
-	else if (!null)
+	else if (!job.null)
 	{
-		values[2] = result;
+		values[2] = job.result;
 		nulls[2] = false;
 	}
 	values[1] = CStringGetTextDatum(QueueStateName(state));

@@ -16,6 +16,8 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/syscache.h"
 
 #include "catalog.h"
@@ -27,6 +29,45 @@ static int	depth;				/* calls of QueueSpiConnect() that are open */
 static Oid	saved_user[8];
 static int	saved_context[8];
 static int	saved_nest_level[8];
+
+/*
+ * Whoever cancels means the call.  But a worker has no caller, and must not be
+ * ended by code that raises these errors by itself: it would meet it again and
+ * again.  What ends a worker in earnest is no error that could be caught.
+ */
+ErrorData *
+QueueTry(void (*body) (void *arg), void *arg)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		body(arg);
+		ReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		/* this also makes us who we were */
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+		if (MyBackendType != B_BG_WORKER &&
+			(error->sqlerrcode == ERRCODE_QUERY_CANCELED ||
+			 error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN))
+			ReThrowError(error);
+	}
+	PG_END_TRY();
+	return error;
+}
 
 Oid
 QueueExtensionOwner(void)

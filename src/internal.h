@@ -28,6 +28,12 @@ extern uint64 QueueSpiExecute(const char *sql, int nargs, Oid *types, Datum *val
 extern bool QueueSpiActive(void);
 extern void QueueSpiForget(void);
 
+/*
+ * Run code of somebody else's in a subtransaction; NULL, or the error that has
+ * undone it.  Where the caller is cancelled, that error goes on to it.
+ */
+extern ErrorData *QueueTry(void (*body) (void *arg), void *arg);
+
 extern Oid	QueueExtensionOwner(void);
 
 /* who was the current user before QueueSpiConnect() */

@@ -3,12 +3,15 @@
  * maintenance.c
  *		One worker per database: everything that nobody waits for.
  *
- * Moves parked jobs that are due into the live table, sweeps for leases that
- * have ended, closes and completes batches, gives leaves to the rings and
- * truncates them, folds counts, counts anew what is not known, frees slots,
- * and starts a vacuum of the live table when enough in it is dead and the
- * horizon lets it be removed.  Each step is a short transaction.  All but the
- * vacuum is also SQL, as queue.maintain(), for pg_cron or a hand.
+ * Moves parked jobs that are due into the live table, lets blocked ones go, ends
+ * the leases of lost workers, sweeps for leases that have ended, closes and
+ * completes batches, gives leaves to the rings and truncates them, folds counts,
+ * counts anew what is not known, writes metrics, saves throttles, frees slots.
+ * It also starts and buries executors (pool.c), sends events (event.c), samples
+ * for health.c, and starts a vacuum of the live table when enough in it is dead
+ * and the horizon lets it be removed.  Each step is a short transaction.  What
+ * concerns rows, but for the vacuum, is also SQL, as queue.maintain(), for
+ * pg_cron or a hand.
  *
  * No job is lost without it, but some come late: takers find due jobs
  * themselves, but of ended leases only those above the hint; and nothing is

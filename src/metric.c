@@ -285,23 +285,11 @@ QueueMetricPrune(int limit)
 Datum
 queue_stats_reset(PG_FUNCTION_ARGS)
 {
-	List	   *queues = NIL;
+	List	   *queues;
 	ListCell   *lc;
 
 	QueueRequireRunning("queue.stats_reset()");
-	if (PG_ARGISNULL(0))
-	{
-		foreach(lc, QueueSettingsAll())
-			if (QueuePrivileges(lfirst(lc)) & PRIVILEGE_ADMIN)
-				queues = lappend(queues, lfirst(lc));
-	}
-	else
-	{
-		QueueSettings *settings = palloc(sizeof(QueueSettings));
-
-		QueueSettingsRequire(PG_GETARG_TEXT_PP(0), PRIVILEGE_ADMIN, settings);
-		queues = list_make1(settings);
-	}
+	queues = QueueSettingsOf(PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0), PRIVILEGE_ADMIN);
 	foreach(lc, queues)
 	{
 		QueueSlot  *slot = QueueXactSlot(((QueueSettings *) lfirst(lc))->queue_id);

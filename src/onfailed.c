@@ -17,15 +17,14 @@
 #include "postgres.h"
 
 #include "access/table.h"
-#include "access/xact.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 
 #include "compat.h"
 #include "finish.h"
 #include "function.h"
+#include "internal.h"
 #include "onfailed.h"
 
 static bool running;
@@ -36,47 +35,39 @@ QueueOnFailedAllowed(void)
 	return !running;
 }
 
+typedef struct Call
+{
+	const QueueSettings *settings;
+	HeapTuple	row;
+	TupleDesc	desc;
+} Call;
+
+static void
+call(void *arg)
+{
+	Call	   *job = arg;
+	QueueFunction function;
+	bool		null;
+
+	QueueFunctionOpen(&function, FUNCTION_ON_FAILED, job->settings);
+	(void) QueueFunctionRun(&function, job->row, job->desc, &null);
+}
+
 /* one call; NULL, or the error that it ended with */
 static ErrorData *
-call_in_subtransaction(const QueueSettings *settings, HeapTuple row, TupleDesc desc)
+try_call(const QueueSettings *settings, HeapTuple row, TupleDesc desc)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	ErrorData  *volatile error = NULL;
+	Call		job = {settings, row, desc};
+	ErrorData  *error = NULL;
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
+	running = true;
 	PG_TRY();
 	{
-		QueueFunction function;
-		bool		null;
-
-		running = true;
-		QueueFunctionOpen(&function, FUNCTION_ON_FAILED, settings);
-		(void) QueueFunctionRun(&function, row, desc, &null);
-		running = false;
-		ReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
+		error = QueueTry(call, &job);
 	}
-	PG_CATCH();
+	PG_FINALLY();
 	{
 		running = false;
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-		/*
-		 * Whoever cancels means the caller.  But a worker has none, and must not
-		 * be ended by a function that raises these codes by itself: it would be
-		 * ended by the same job again and again.
-		 */
-		if (MyBackendType != B_BG_WORKER &&
-			(error->sqlerrcode == ERRCODE_QUERY_CANCELED ||
-			 error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN))
-			ReThrowError(error);
 	}
 	PG_END_TRY();
 	return error;
@@ -119,7 +110,7 @@ QueueOnFailedCall(List *rows)
 		/* another call may have changed that */
 		if (QueueSettingsById(JOB_HEAD(row)->queue_id, &settings) && settings.has_on_failed)
 		{
-			error = call_in_subtransaction(&settings, row, RelationGetDescr(live));
+			error = try_call(&settings, row, RelationGetDescr(live));
 			if (error)
 				log_error(&settings, row, RelationGetDescr(live), error);
 		}

@@ -733,6 +733,11 @@ QueuePoolManage(Installation *installation, const QueueSettings *const *settings
 		handles = MemoryContextAllocZero(TopMemoryContext,
 										 sizeof(*handles) * queue_num_executors);
 		act_on_marks(installation);
+		/* one before us may have died with something left to do */
+		for (int i = 0; i < queue_max_queues; i++)
+			if (QueueSlots[i].installation == installation - Installations &&
+				OidIsValid(QueueSlots[i].served))
+				pg_atomic_write_u32(&QueueSlots[i].ready, 1);
 		pg_atomic_write_u32(&installation->grow, 1);
 	}
 	bury_ended(installation);

@@ -332,22 +332,10 @@ queue_queue_stats(PG_FUNCTION_ARGS)
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	Installation *installation = NULL;
 	QueueStore	live;
-	List	   *queues = NIL;
+	List	   *queues;
 	ListCell   *lc;
 
-	if (PG_ARGISNULL(0))
-	{
-		foreach(lc, QueueSettingsAll())
-			if (QueuePrivileges(lfirst(lc)) & PRIVILEGE_BROWSE)
-				queues = lappend(queues, lfirst(lc));
-	}
-	else
-	{
-		QueueSettings *settings = palloc(sizeof(QueueSettings));
-
-		QueueSettingsRequire(PG_GETARG_TEXT_PP(0), PRIVILEGE_BROWSE, settings);
-		queues = list_make1(settings);
-	}
+	queues = QueueSettingsOf(PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0), PRIVILEGE_BROWSE);
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 
 	/* a standby has no counters: their columns are null there */

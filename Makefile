@@ -46,7 +46,7 @@ $(OBJS): $(wildcard src/*.h)
 sql/queue--$(EXTVERSION).sql: sql/queue.sql
 	cp $< $@
 
-.PHONY: demo test bench stress
+.PHONY: demo test bench stress memcheck matrix
 demo:
 	@doc/demo/run
 
@@ -58,3 +58,9 @@ bench:
 
 stress:
 	@test/bin/stress
+
+memcheck:
+	@test/bin/memcheck
+
+matrix:
+	@.ci/run

@@ -22,6 +22,7 @@
 #include "utils/syscache.h"
 
 #include "compat.h"
+#include "flow.h"
 #include "function.h"
 #include "health.h"
 #include "internal.h"
@@ -445,6 +446,8 @@ queue_create_queue(PG_FUNCTION_ARGS)
 	QueueSpiConnect();
 	(void) QueueSpiExecute(sql.data, lengthof(types), types, values, nulls);
 	settings_changed();
+	if (QueueSettingsByName(VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name), &existing))
+		QueueFlowNone(existing.queue_id);
 	for (int i = 0; i < NUM_SETTINGS; i++)
 		ensure_leaf((Setting) i, values[2 + i]);
 	QueueRingEnsure(RING_LOG, (int64) queue_log_retention * 60 * USECS_PER_SEC, true);

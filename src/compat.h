@@ -49,6 +49,13 @@
 #define queue_beginscan(rel, snapshot) table_beginscan(rel, snapshot, 0, NULL)
 #endif
 
+/* 19: who prunes a page may mark it all-visible */
+#if PG_VERSION_NUM >= 190000
+#define queue_page_prune(heap, buffer, map) heap_page_prune_opt(heap, buffer, map, false)
+#else
+#define queue_page_prune(heap, buffer, map) heap_page_prune_opt(heap, buffer)
+#endif
+
 /* 18: autovacuum workers have slots of their own */
 #if PG_VERSION_NUM >= 180000
 #define queue_autovacuum_slots autovacuum_worker_slots

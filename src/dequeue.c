@@ -37,6 +37,7 @@
 #include "access/transam.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "common/int.h"
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -391,6 +392,52 @@ limit_reached(Taker *taker, HintSlot *hint)
 	return taker->limit.denied;
 }
 
+/*
+ * How far apart jobs lie, learned from each look: the next one is likely to be
+ * of the same class, and finds what it wants before this many keys.  A wrong
+ * guess costs one more descent of the index.
+ */
+typedef struct Pace
+{
+	int32		queue_id;
+	int			order_class;
+	int64		at;				/* per row; 0: they were enqueued together, */
+	int64		id;				/* and then their ids tell */
+} Pace;
+
+#define PACE_SPARE		8		/* rows more than are wanted: others take some */
+
+static Pace pace;
+
+static HintKey
+guess_end(const Taker *taker, int order_class, HintKey from)
+{
+	int64		rows = (int64) taker->want - taker->got + PACE_SPARE;
+	HintKey		end = from;
+
+	if (pace.queue_id != taker->settings.queue_id || pace.order_class != order_class ||
+		pg_add_s64_overflow(from.at, pace.at * rows, &end.at) ||
+		pg_add_s64_overflow(from.id, pace.id * rows, &end.id))
+		return HINT_KEY_MAX;
+	return end;
+}
+
+static void
+learn_pace(const Taker *taker, int order_class, HintKey from, HintKey last, int rows)
+{
+	int64		at,
+				id;
+
+	pace.queue_id = 0;			/* no queue's */
+	if (pg_sub_s64_overflow(last.at, from.at, &at) || at < 0 ||
+		pg_sub_s64_overflow(last.id, from.id, &id) || (at == 0 && id < 0))
+		return;
+	pace.queue_id = taker->settings.queue_id;
+	pace.order_class = order_class;
+	pace.at = at == 0 ? 0 : at / rows + 1;
+	pace.id = at == 0 ? id / rows + 1 : 0;
+}
+
 /* a look through one class; hint is NULL if shared memory has no room */
 static void
 take_class(Taker *taker, HintSlot *hint, int order_class)
@@ -398,7 +445,7 @@ take_class(Taker *taker, HintSlot *hint, int order_class)
 	HintLook	look;
 	Snapshot	snapshot;
 	QueueScan	scan;
-	HintKey		before,
+	HintKey		before = HINT_KEY_MIN,
 				seen = HINT_KEY_MIN;
 	int			looked = 0,
 				skipped = 0;
@@ -408,7 +455,7 @@ take_class(Taker *taker, HintSlot *hint, int order_class)
 	taker->taken = taker->held = HINT_NO_LEASES;
 	snapshot = QueueFreshSnapshot();
 	QueueScanBegin(&scan, &taker->live, snapshot, taker->settings.queue_id, order_class,
-				   look.start);
+						look.start, guess_end(taker, order_class, look.start));
 	while (taker->got < taker->want)
 	{
 		ItemPointerData tid;
@@ -451,6 +498,8 @@ take_class(Taker *taker, HintSlot *hint, int order_class)
 		seen = peek(taker, &scan, seen);
 	if (HINT_KEY_LT(HINT_KEY_MIN, seen))
 		raise_behind(taker, &look, seen);
+	if (looked > 0)
+		learn_pace(taker, order_class, look.start, before, looked);
 	QueueHintLookEnd(&look);
 	QueueScanEnd(&scan);
 	QueueReleaseSnapshot(snapshot);
@@ -519,7 +568,7 @@ take_parked(Taker *taker)
 
 	QueueStoreOpen(&parked, true);
 	snapshot = QueueFreshSnapshot();
-	QueueScanBegin(&scan, &parked, snapshot, taker->settings.queue_id, 0, look.start);
+	QueueScanBegin(&scan, &parked, snapshot, taker->settings.queue_id, 0, look.start, HINT_KEY_MAX);
 	while (taker->got < taker->want)
 	{
 		ItemPointerData tid;
@@ -616,7 +665,7 @@ QueueMoveDue(const QueueSettings *settings, int limit, TimestampTz *next_due)
 	moved = palloc(limit * sizeof(HeapTuple));
 	QueueStoreOpen(&parked, true);
 	snapshot = QueueFreshSnapshot();
-	QueueScanBegin(&scan, &parked, snapshot, settings->queue_id, 0, look.start);
+	QueueScanBegin(&scan, &parked, snapshot, settings->queue_id, 0, look.start, HINT_KEY_MAX);
 	while (looked < limit)
 	{
 		ItemPointerData tid;

@@ -359,6 +359,15 @@ QueueFlowStart(const QueueRequest *request, int64 child_id, int32 child_queue_id
  * Parents end
  * --------------------------------------------------------------------- */
 
+void
+QueueFlowNone(int32 queue_id)
+{
+	QueueSlot  *slot = QueueXactSlot(queue_id);
+
+	if (slot)
+		pg_atomic_write_u32(&slot->dependents, 0);
+}
+
 bool
 QueueFlowHasDependents(QueueSlot *slot)
 {

@@ -28,6 +28,7 @@
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
+#include "pgstat.h"
 #include "storage/bufmgr.h"
 #include "utils/fmgroids.h"
 #include "utils/memutils.h"
@@ -38,6 +39,7 @@
 
 #define INSERT_CHUNK	1000	/* rows of one multi-insert */
 #define WALK_STEPS		8		/* index entries to pass before descending anew */
+#define PRUNE_BELOW		8		/* prune a page with less than this part of it free */
 
 /* ---------------------------------------------------------------------
  * Indexes the general way
@@ -504,56 +506,149 @@ slot_tuple(TupleTableSlot *slot)
 
 void
 QueueScanBegin(QueueScan *scan, QueueStore *store, Snapshot snapshot,
-			   int32 queue_id, int order_class, HintKey from)
+			   int32 queue_id, int order_class, HintKey from, HintKey until)
 {
+	scan->store = store;
+	scan->snapshot = snapshot;
+	scan->queue_id = queue_id;
+	scan->order_class = order_class;
+	scan->until = until;
+	scan->scan = NULL;
+	scan->buffer = scan->map = InvalidBuffer;
+	QueueScanSeek(scan, from);
+}
+
+/*
+ * Keys for what is at or behind from, and before until.  All of them must end
+ * the scan as soon as one is not met, which of a row comparison is true for
+ * the first column only.  So jobs that were enqueued together are found by
+ * their ids.
+ */
+static int
+scan_keys(QueueScan *scan, HintKey from)
+{
+	bool		open = !HINT_KEY_LT(scan->until, HINT_KEY_MAX);
+	ScanKey		key = scan->key;
 	int			attno = 1;
 
-	ScanKeyInit(&scan->key[0], attno++, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue_id));
-	if (!store->parked)
-		ScanKeyInit(&scan->key[1], attno++, BTEqualStrategyNumber, F_INT2EQ,
-					Int16GetDatum((int16) order_class));
-	scan->row_attno = attno;
-	scan->nkeys = attno;		/* the equalities and the row comparison */
-	scan->scan = queue_index_beginscan(store->heap, store->order_index, snapshot, scan->nkeys);
-	scan->slot = table_slot_create(store->heap, NULL);
-	QueueScanSeek(scan, from);
+	ScanKeyInit(key++, attno++, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(scan->queue_id));
+	if (!scan->store->parked)
+		ScanKeyInit(key++, attno++, BTEqualStrategyNumber, F_INT2EQ,
+					Int16GetDatum((int16) scan->order_class));
+	if (!open && scan->until.at == from.at)
+	{
+		ScanKeyInit(key++, attno, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(from.at));
+		ScanKeyInit(key++, attno + 1, BTGreaterEqualStrategyNumber, F_INT8GE, Int64GetDatum(from.id));
+		ScanKeyInit(key++, attno + 1, BTLessStrategyNumber, F_INT8LT, Int64GetDatum(scan->until.id));
+		return key - scan->key;
+	}
+	ScanKeyEntryInitialize(&scan->row[0], SK_ROW_MEMBER, attno, BTGreaterEqualStrategyNumber,
+						   InvalidOid, InvalidOid, F_BTINT8CMP, Int64GetDatum(from.at));
+	ScanKeyEntryInitialize(&scan->row[1], SK_ROW_MEMBER | SK_ROW_END, attno + 1,
+						   BTGreaterEqualStrategyNumber,
+						   InvalidOid, InvalidOid, F_BTINT8CMP, Int64GetDatum(from.id));
+	memset(key, 0, sizeof(ScanKeyData));
+	key->sk_flags = SK_ROW_HEADER;
+	key->sk_attno = attno;
+	key->sk_strategy = BTGreaterEqualStrategyNumber;
+	key->sk_argument = PointerGetDatum(scan->row);
+	key++;
+	if (!open)
+	{
+		/* the ids of until do not matter */
+		scan->until.id = PG_INT64_MIN;
+		ScanKeyInit(key++, attno, BTLessStrategyNumber, F_INT8LT, Int64GetDatum(scan->until.at));
+	}
+	return key - scan->key;
 }
 
 /* go on at a key: (order_at, job_id) >= from */
 void
 QueueScanSeek(QueueScan *scan, HintKey from)
 {
-	ScanKey		row = &scan->key[scan->nkeys - 1];
-	int			attno = scan->row_attno;
+	QueueStore *store = scan->store;
+	int			nkeys;
 
-	ScanKeyEntryInitialize(&scan->row[0], SK_ROW_MEMBER, attno, BTGreaterEqualStrategyNumber,
-						   InvalidOid, InvalidOid, F_BTINT8CMP, Int64GetDatum(from.at));
-	ScanKeyEntryInitialize(&scan->row[1], SK_ROW_MEMBER | SK_ROW_END, attno + 1,
-						   BTGreaterEqualStrategyNumber,
-						   InvalidOid, InvalidOid, F_BTINT8CMP, Int64GetDatum(from.id));
-	memset(row, 0, sizeof(ScanKeyData));
-	row->sk_flags = SK_ROW_HEADER;
-	row->sk_attno = attno;
-	row->sk_strategy = BTGreaterEqualStrategyNumber;
-	row->sk_argument = PointerGetDatum(scan->row);
-	index_rescan(scan->scan, scan->key, scan->nkeys, NULL, 0);
+	if (!HINT_KEY_LT(from, scan->until))
+		scan->until = HINT_KEY_MAX;
+	nkeys = scan_keys(scan, from);
+	Assert(nkeys <= lengthof(scan->key));
+	if (scan->scan && scan->scan->numberOfKeys != nkeys)
+	{
+		index_endscan(scan->scan);
+		scan->scan = NULL;
+	}
+	if (scan->scan == NULL)
+		scan->scan = queue_index_beginscan(store->heap, store->order_index, scan->snapshot, nkeys);
+	index_rescan(scan->scan, scan->key, nkeys, NULL, 0);
+}
+
+/*
+ * The visible row of the chain that an index entry points to, as the server's
+ * own index scans fetch it.  They prune a page as soon as it could take no
+ * insert, and pages of ours are made half full: that would be once for each
+ * time somebody takes a job from one.  Here it is left until there is hardly
+ * room for another version; the rest is for vacuum, a page at a time.
+ */
+static HeapTuple
+fetch_row(QueueScan *scan, ItemPointer tid)
+{
+	Relation	heap = scan->store->heap;
+	Buffer		before = scan->buffer;
+	bool		all_dead = false;
+	bool		found;
+
+	scan->buffer = ReleaseAndReadBuffer(before, heap, ItemPointerGetBlockNumber(tid));
+	if (scan->buffer != before &&
+		PageGetHeapFreeSpace(BufferGetPage(scan->buffer)) < BLCKSZ / PRUNE_BELOW)
+		queue_page_prune(heap, scan->buffer, &scan->map);
+	LockBuffer(scan->buffer, BUFFER_LOCK_SHARE);
+	found = heap_hot_search_buffer(tid, heap, scan->buffer, scan->snapshot, &scan->tuple,
+								   &all_dead, true);
+	LockBuffer(scan->buffer, BUFFER_LOCK_UNLOCK);
+	if (!found)
+	{
+		/* nobody will ever see the entry's rows: tell the index */
+		scan->scan->kill_prior_tuple = all_dead && !scan->scan->xactStartedInRecovery;
+		return NULL;
+	}
+	pgstat_count_heap_fetch(scan->scan->indexRelation);
+	scan->tuple.t_self = *tid;
+	return &scan->tuple;
 }
 
 HeapTuple
 QueueScanNext(QueueScan *scan, ItemPointer tid)
 {
-	CHECK_FOR_INTERRUPTS();
-	if (!index_getnext_slot(scan->scan, ForwardScanDirection, scan->slot))
-		return NULL;
-	*tid = scan->slot->tts_tid;
-	return slot_tuple(scan->slot);
+	for (;;)
+	{
+		ItemPointer entry;
+		HeapTuple	row;
+
+		CHECK_FOR_INTERRUPTS();
+		entry = index_getnext_tid(scan->scan, ForwardScanDirection);
+		if (entry == NULL)
+		{
+			if (!HINT_KEY_LT(scan->until, HINT_KEY_MAX))
+				return NULL;
+			QueueScanSeek(scan, scan->until);
+			continue;
+		}
+		*tid = *entry;
+		row = fetch_row(scan, tid);
+		if (row)
+			return row;
+	}
 }
 
 void
 QueueScanEnd(QueueScan *scan)
 {
 	index_endscan(scan->scan);
-	ExecDropSingleTupleTableSlot(scan->slot);
+	if (BufferIsValid(scan->buffer))
+		ReleaseBuffer(scan->buffer);
+	if (BufferIsValid(scan->map))
+		ReleaseBuffer(scan->map);
 }
 
 /*

@@ -96,19 +96,31 @@ extern HintKey QueueStoreKey(QueueStore *store, const JobHead *job);
 extern Snapshot QueueFreshSnapshot(void);
 extern void QueueReleaseSnapshot(Snapshot snapshot);
 
-/* a walk through one class of the live table, or the due times of the parked */
+/*
+ * A walk through one class of the live table, or the due times of the parked.
+ *
+ * A B-tree scan reads all that matches in a page at once, which may be more
+ * work than to take a job.  So a caller who is likely to need no more than the
+ * keys before until gets these first, by keys that end the scan there, and all
+ * that follows only if it goes on.
+ */
 typedef struct QueueScan
 {
+	QueueStore *store;
+	Snapshot	snapshot;
+	int32		queue_id;
+	int			order_class;
+	HintKey		until;			/* where the part at hand ends, or HINT_KEY_MAX */
 	IndexScanDesc scan;
-	TupleTableSlot *slot;
-	ScanKeyData key[3];
+	ScanKeyData key[5];
 	ScanKeyData row[2];
-	int			nkeys;
-	int			row_attno;
+	Buffer		buffer;			/* of the last row, or invalid */
+	Buffer		map;			/* visibility map, for who prunes */
+	HeapTupleData tuple;
 } QueueScan;
 
 extern void QueueScanBegin(QueueScan *scan, QueueStore *store, Snapshot snapshot,
-						   int32 queue_id, int order_class, HintKey from);
+						   int32 queue_id, int order_class, HintKey from, HintKey until);
 extern void QueueScanSeek(QueueScan *scan, HintKey from);
 /* the next visible row, or NULL; it stays valid until the next call */
 extern HeapTuple QueueScanNext(QueueScan *scan, ItemPointer tid);

@@ -265,6 +265,21 @@ QueueJobTail(HeapTuple tuple, Datum *values, bool *nulls)
 	}
 }
 
+bool
+QueueJobIsOf(HeapTuple tuple, const text *worker)
+{
+	Datum		tail[JOB_TAIL];
+	bool		nulls[JOB_TAIL];
+	text	   *name;
+
+	if (!job_has(tuple, JOB_WORKER))
+		return false;
+	QueueJobTail(tuple, tail, nulls);
+	name = DatumGetTextPP(tail[JOB_WORKER - JOB_STATE - 1]);
+	return VARSIZE_ANY_EXHDR(name) == VARSIZE_ANY_EXHDR(worker) &&
+		memcmp(VARDATA_ANY(name), VARDATA_ANY(worker), VARSIZE_ANY_EXHDR(name)) == 0;
+}
+
 HeapTuple
 QueueJobWithError(HeapTuple tuple, TupleDesc desc, Datum error)
 {

@@ -863,5 +863,7 @@ queue_revoke_queue(PG_FUNCTION_ARGS)
 	revoke_unused(role);
 	settings_changed();
 	QueueSpiFinish();
+	/* whoever waits may not be allowed to any more */
+	QueueXactWakeAll(settings.queue_id);
 	PG_RETURN_VOID();
 }

@@ -21,9 +21,9 @@
  * and cursors WITH HOLD are carried out by the commit, and the owner's identity is
  * kept until that is over.  What outlives the transaction is cleared away before
  * the next job: settings, temporary tables, prepared statements, cursors, advisory
- * locks, listening, sequences.  What cannot be cleared away (connections of
- * dblink, variables of a procedural language) is met by jobs of the same owner
- * only, as an executor serves no other.
+ * locks, listening, sequences, the series of random numbers.  What cannot be
+ * cleared away (connections of dblink, variables of a procedural language) is met
+ * by jobs of the same owner only, as an executor serves no other.
  *
  * An error of the handler undoes all that it did; the attempt is failed in a
  * transaction of its own.  A job that runs for longer than its timeout is
@@ -498,6 +498,8 @@ clean_session(void)
 	LockReleaseAll(USER_LOCKMETHOD, true);
 	ResetSequenceCaches();
 	ResetAllOptions();
+	/* the series that setseed() has begun would go on; there is no way to see whether it has */
+	(void) DirectFunctionCall1(setseed, Float8GetDatum(queue_random_double()));
 	GetTempNamespaceState(&temp_namespace, &temp_toast);
 	if (OidIsValid(temp_namespace))
 	{

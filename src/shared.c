@@ -450,6 +450,7 @@ make_slot(int installation, int32 queue_id)
 		pg_atomic_write_u64(&slot->throttle_saved, 0);
 		pg_atomic_write_u32(&slot->throttle_steps, 0);
 		memset(slot->event, 0, sizeof(slot->event));
+		slot->event_batch_id[0] = '\0';
 		pg_atomic_write_u64(&slot->taker_at, 0);
 		pg_atomic_write_u64(&slot->completed_at, 0);
 		slot->num_samples = 0;

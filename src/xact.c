@@ -1113,7 +1113,7 @@ QueuePreparedFinish(QueuePrepared *prepared, bool commit)
 			};
 
 			if (commit)
-				QueueEventAdd(slot, row->order_class - CLASS_EVENT, &what);
+				QueueEventAdd(slot, row->order_class - CLASS_EVENT, &what, NULL);
 			continue;
 		}
 		if (row->order_class == CLASS_TOTAL)

@@ -58,6 +58,7 @@
 #include "utils/timeout.h"
 #include "utils/tuplestore.h"
 
+#include "calls.h"
 #include "compat.h"
 #include "dequeue.h"
 #include "function.h"
@@ -777,6 +778,7 @@ queue_executor_main(Datum main_arg)
 	pqsignal(SIGINT, handle_interrupt);
 	cancel_timeout = RegisterTimeout(USER_TIMEOUT, cancel_job);
 	kill_timeout = RegisterTimeout(USER_TIMEOUT, end_process);
+	QueueCallsLimit();
 	CacheRegisterSyscacheCallback(PROCOID, note_change, (Datum) 0);
 	CacheRegisterSyscacheCallback(NAMESPACEOID, note_change, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHOID, note_change, (Datum) 0);

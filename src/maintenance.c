@@ -49,6 +49,7 @@
 #include "utils/tuplestore.h"
 
 #include "batch.h"
+#include "calls.h"
 #include "compat.h"
 #include "dequeue.h"
 #include "entry.h"
@@ -1128,6 +1129,7 @@ queue_maintenance_main(Datum main_arg)
 	MemoryContext context;
 
 	QueueWorkerConnect(DatumGetObjectId(main_arg), true);
+	QueueCallsLimit();
 	entry = QueueLauncherAttach(MyDatabaseId);
 	if (entry == NULL)
 		proc_exit(0);

@@ -191,6 +191,8 @@ typedef struct QueueSlot
 	pg_atomic_uint32 running;	/* how many do */
 	pg_atomic_uint32 ready;		/* there may be a job for them */
 
+	pg_atomic_uint64 no_calls_until;	/* by workers; see calls.c */
+
 	/* what has not been told yet; see event.c */
 	slock_t		event_mutex;
 	SlotEvent	event[NUM_EVENTS];

@@ -308,12 +308,6 @@ bad_option(const char *key, const char *detail)
 					 "visibility_timeout, job_timeout, keep_completed, keep_failed, unique_for and limit_key.")));
 }
 
-static void
-name_option(void *arg)
-{
-	errcontext("option \"%s\"", (const char *) arg);
-}
-
 /* an interval, as a JSON string ('30 s') or a number of seconds */
 static int64
 option_usecs(const char *key, JsonbValue *value, bool retention)
@@ -323,15 +317,8 @@ option_usecs(const char *key, JsonbValue *value, bool retention)
 	if (value->type == jbvString)
 	{
 		char	   *text = pnstrdup(value->val.string.val, value->val.string.len);
-		Interval   *interval;
-		ErrorContextCallback context = {error_context_stack, name_option, (void *) key};
+		Interval   *interval = QueueIntervalFromText(key, text);
 
-		error_context_stack = &context;
-		interval = DatumGetIntervalP(DirectFunctionCall3(interval_in, CStringGetDatum(text),
-																	 ObjectIdGetDatum(InvalidOid),
-																	 Int32GetDatum(-1)));
-
-		error_context_stack = context.previous;
 		usecs = retention ? QueueRetentionUsecs(interval, key) : QueueIntervalUsecs(interval, key);
 	}
 	else if (value->type == jbvNumeric)

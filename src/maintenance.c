@@ -1057,6 +1057,9 @@ start_vacuum(Installation *installation, Oid live_id)
 	/* indexes of many live rows take long to scan; autovacuum comes for those */
 	if (dead < (uint64) Max(rel->rd_rel->reltuples, 0))
 		horizon = InvalidTransactionId;
+	/* somebody has it: the vacuum would skip it, and what is dead would be forgotten */
+	else if (!ConditionalLockRelationOid(live_id, ShareUpdateExclusiveLock))
+		horizon = InvalidTransactionId;
 	else
 		horizon = GetOldestNonRemovableTransactionId(rel);
 	table_close(rel, AccessShareLock);

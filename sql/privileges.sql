@@ -34,7 +34,7 @@ BEGIN
 	END IF;
 	EXECUTE 'SELECT * FROM ' || call INTO r;
 	IF to_jsonb(r) <@ '{"cancel": false, "complete": false, "complete_many": 0, "fail": null, "fail_many": 0,
-		"extend": null, "release": false, "set_progress": false, "requeue_failed": 0, "clean": 0}' THEN
+		"extend": null, "release": false, "sign_off": 0, "set_progress": false, "requeue_failed": 0, "clean": 0}' THEN
 		answer := 'no job';
 	END IF;
 	RAISE EXCEPTION USING ERRCODE = 'P0001';
@@ -61,6 +61,7 @@ FROM job, unnest(ARRAY[
 	$$queue.release(%2$s)$$,
 	$$queue.set_progress(%2$s, 1)$$,
 	$$queue.heartbeat('w', 'q')$$,
+	$$queue.sign_off('w')$$,
 	$$CALL queue.wait('q', '0')$$,
 	$$queue.list_jobs('q')$$,
 	$$queue.queue_stats('q')$$,

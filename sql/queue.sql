@@ -1027,6 +1027,12 @@ AS 'MODULE_PATHNAME', 'queue_heartbeat';
 COMMENT ON FUNCTION queue.heartbeat IS
 	'tells that a worker lives; the leases of one that has told so, and is silent since, end after queue.worker_timeout';
 
+CREATE FUNCTION queue.sign_off(worker text) RETURNS bigint
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_sign_off';
+COMMENT ON FUNCTION queue.sign_off IS
+	'tells that a worker stops: its jobs are given back and spend no attempt, it is shown no more; returns how many jobs';
+
 CREATE FUNCTION queue.cancel(job_id bigint) RETURNS boolean
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'queue_cancel';

@@ -87,7 +87,7 @@ SELECT worker FROM queue.worker;
 RESET ROLE;
 GRANT pg_monitor TO regress_queue_browse;
 SET ROLE regress_queue_browse;
-SELECT count(*) FROM queue.worker WHERE worker LIKE 'w%';
+SELECT count(*) FROM queue.worker WHERE worker LIKE 'w_';
 RESET ROLE;
 REVOKE pg_monitor FROM regress_queue_browse;
 
@@ -101,12 +101,18 @@ SELECT errors(
 	$$queue.heartbeat('w2', 'unknown')$$,
 	$$queue.heartbeat('w2', '')$$,
 	$$queue.heartbeat('w2', info => to_jsonb(repeat('x', 1000)))$$,
-	$$queue.heartbeat(repeat('w', 100), info => to_jsonb(repeat('x', 992)))$$
+	$$queue.heartbeat(repeat('w', 100), info => to_jsonb(repeat('x', 992)))$$,
+	$$queue.sign_off(null)$$,
+	$$queue.sign_off('')$$,
+	$$queue.sign_off(repeat('x', 101))$$
 );
+BEGIN READ ONLY;
+SELECT errors($$queue.sign_off('w1')$$);
+ROLLBACK;
 SET ROLE regress_queue_dequeue;
 SELECT errors($$queue.heartbeat('w2', 'other')$$);
 SET ROLE regress_queue_browse;
-SELECT errors($$queue.heartbeat('w2')$$);
+SELECT errors($$queue.heartbeat('w2')$$, $$queue.sign_off('w2')$$);
 RESET ROLE;
 -- a queue to browse is none to work for, and a right to call the function no privilege on one
 SELECT queue.grant_queue('q', 'regress_queue_none', 'dequeue');
@@ -120,6 +126,77 @@ REVOKE EXECUTE ON FUNCTION queue.heartbeat FROM regress_queue_none;
 \pset format aligned
 \pset tuples_only off
 SELECT worker, length(info::text) FROM queue.worker WHERE length(worker) = 100;
+
+-- one that signs off is gone, and its jobs wait, as many attempts left as before
+SELECT queue.create_queue('off', visibility_timeout => '1h');
+SELECT queue.create_queue('off2', max_active => 1);
+SELECT queue.grant_queue('off', 'regress_queue_dequeue', 'dequeue');
+SELECT queue.grant_queue('off2', 'regress_queue_dequeue', 'dequeue');
+SELECT count(queue.enqueue('off', to_jsonb(i), priority => i % 2)) FROM generate_series(1, 8) AS i;
+SELECT count(queue.enqueue('off2', to_jsonb(i))) FROM generate_series(1, 2) AS i;
+CREATE FUNCTION jobs() RETURNS TABLE (queue_name text, payload jsonb, state text, attempt int, worker text)
+LANGUAGE sql SECURITY DEFINER AS $$
+	SELECT queue_name, payload, state, attempt, worker FROM queue.job
+	WHERE queue_name LIKE 'off%' AND state = 'active' ORDER BY queue_name, payload$$;
+SELECT count(*) FROM queue.dequeue_batch('off', worker => 'o1');
+SET ROLE regress_queue_dequeue;
+SELECT queue.heartbeat('o1', 'off');
+SELECT count(*) FROM queue.dequeue_batch('off', 3, worker => 'o1');
+SELECT count(*) FROM queue.dequeue_batch('off', worker => 'o1', bind_session => true);
+SELECT count(*) FROM queue.dequeue_batch('off', worker => 'o2');
+SELECT count(*) FROM queue.dequeue_batch('off2', worker => 'o1');
+SELECT * FROM jobs();
+-- not if it is rolled back, not if it is heard of in between
+BEGIN;
+SELECT queue.sign_off('o1');
+SELECT * FROM jobs();
+SELECT state FROM queue.worker WHERE worker = 'o1';
+ROLLBACK;
+SELECT state FROM queue.worker WHERE worker = 'o1';
+BEGIN;
+SAVEPOINT s;
+SELECT queue.sign_off('o1');
+ROLLBACK TO s;
+COMMIT;
+SELECT state FROM queue.worker WHERE worker = 'o1';
+BEGIN;
+SELECT queue.sign_off('o1');
+SELECT queue.heartbeat('o1', 'off');
+COMMIT;
+SELECT state FROM queue.worker WHERE worker = 'o1';
+SELECT * FROM jobs();
+SELECT payload, attempt FROM queue.dequeue_batch('off', 2, worker => 'o1') ORDER BY 1;
+-- not what a living namesake may have
+RESET ROLE;
+SELECT queue.heartbeat('o1', 'off2');
+SELECT payload FROM queue.dequeue_batch('off2', worker => 'o1');
+SET ROLE regress_queue_dequeue;
+BEGIN;
+SAVEPOINT s;
+SELECT queue.sign_off('o1');
+RELEASE s;
+COMMIT;
+SELECT * FROM jobs();
+RESET ROLE;
+SELECT role = current_user AS mine FROM queue.worker WHERE worker = 'o1';
+SELECT queue.sign_off('o1');
+SELECT count(*) FROM queue.worker WHERE worker LIKE 'o_';
+SELECT * FROM jobs();
+-- a place that is free again is free for others; nobody knows it any more; one that was never heard of
+SELECT payload, attempt FROM queue.dequeue_batch('off2', worker => 'o3');
+SELECT queue.sign_off('o1');
+SELECT queue.sign_off('o2');
+SELECT * FROM jobs();
+-- what it did in the same transaction, and what it took there
+SELECT queue.heartbeat('o4');
+BEGIN;
+SELECT queue.complete(job_id) FROM queue.dequeue_batch('off', worker => 'o4');
+SELECT count(*) FROM queue.dequeue_batch('off', 2, worker => 'o4');
+SELECT queue.sign_off('o4');
+COMMIT;
+SELECT count(*) FROM queue.worker WHERE worker LIKE 'o_';
+SELECT * FROM jobs();
+DROP FUNCTION jobs();
 
 -- with its queue, and its role, goes their name
 SELECT count(queue.drop_queue(queue_name, true)) FROM queue.queue;

@@ -96,7 +96,8 @@ static const char *const enqueue_functions = "queue.enqueue, queue.enqueue_batch
 " queue.schedule, queue.unschedule, queue._fire";
 static const char *const dequeue_functions = "queue.dequeue_batch, queue.complete, queue.complete_many,"
 " queue.complete_and_dequeue, queue.fail, queue.fail_many, queue.extend, queue.release, queue.wait,"
-" queue.process_next, queue.throttle, queue.set_progress, queue.heartbeat, queue._workers";
+" queue.process_next, queue.throttle, queue.set_progress, queue.heartbeat, queue.sign_off,"
+" queue._workers";
 static const char *const browse_functions = "queue.job_status, queue.list_jobs, queue.queue_stats,"
 " queue.batch_status, queue.job_history, queue.queue_health, queue.health_alerts,"
 " queue.explain_job, queue._may, queue._state, queue._progress, queue._workers, queue._metrics,"
@@ -865,5 +866,7 @@ queue_revoke_queue(PG_FUNCTION_ARGS)
 	revoke_unused(role);
 	settings_changed();
 	QueueSpiFinish();
+	/* whoever waits may not be allowed to any more */
+	QueueXactWakeAll(settings.queue_id);
 	PG_RETURN_VOID();
 }

@@ -66,6 +66,7 @@
 #include "utils/uuid.h"
 
 #include "batch.h"
+#include "calls.h"
 #include "compat.h"
 #include "entry.h"
 #include "event.h"
@@ -885,7 +886,9 @@ enqueue_callback(const Candidate *batch, Datum payload)
 	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(batch->owner)))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("the owner of the batch does not exist any more")));
+				 errmsg("the owner of the batch does not exist any more"),
+				 errdetail("Its callback is enqueued with the rights of the owner, who has been dropped."),
+				 errhint("Drop the role when its batches are complete; enqueue what the callback was to do.")));
 	GetUserIdAndSecContext(&user, &context);
 	SetUserIdAndSecContext(batch->owner, context | SECURITY_LOCAL_USERID_CHANGE |
 						   SECURITY_RESTRICTED_OPERATION);
@@ -918,8 +921,15 @@ static int64
 try_callback(const Candidate *batch, Datum payload, char **message)
 {
 	Callback	callback = {batch, payload, 0};
-	ErrorData  *error = QueueTry(run_callback, &callback);
+	QueueSettings settings;
+	ErrorData  *error;
 
+	/* a queue that is gone has no functions, either */
+	if (QueueSettingsByName(VARDATA_ANY(batch->callback_queue),
+							VARSIZE_ANY_EXHDR(batch->callback_queue), &settings))
+		error = QueueTryCall(run_callback, &callback, &settings);
+	else
+		error = QueueTry(run_callback, &callback);
 	if (error == NULL)
 		return callback.job_id;
 	/* what is no fault of the callback is tried again */

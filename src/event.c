@@ -53,6 +53,7 @@ typedef struct PendingEvent
 	QueueEvent	event;
 	SubTransactionId subid;
 	SlotEvent	what;
+	char		batch_id[EVENT_BATCH_ID];	/* of EVENT_BATCH_COMPLETED only */
 } PendingEvent;
 
 static PendingEvent *pending;
@@ -83,13 +84,19 @@ add(SlotEvent *sum, const SlotEvent *what)
 	sum->count = count;
 }
 
+/* batch_id: of EVENT_BATCH_COMPLETED only */
 static void
-record(QueueSlot *slot, QueueEvent event, SubTransactionId subid, const SlotEvent *what)
+record(QueueSlot *slot, QueueEvent event, SubTransactionId subid, const SlotEvent *what,
+	   const char *batch_id)
 {
+	PendingEvent *new;
+
 	for (int i = num_pending - 1; i >= 0 && pending[i].subid >= subid; i--)
 		if (pending[i].slot == slot && pending[i].event == event && pending[i].subid == subid)
 		{
 			add(&pending[i].what, what);
+			if (event == EVENT_BATCH_COMPLETED)
+				memmove(pending[i].batch_id, batch_id, EVENT_BATCH_ID);
 			return;
 		}
 	if (num_pending >= max_pending)
@@ -101,7 +108,13 @@ record(QueueSlot *slot, QueueEvent event, SubTransactionId subid, const SlotEven
 			repalloc(pending, size * sizeof(PendingEvent));
 		max_pending = size;
 	}
-	pending[num_pending++] = (PendingEvent) {slot, event, subid, *what};
+	new = &pending[num_pending++];
+	new->slot = slot;
+	new->event = event;
+	new->subid = subid;
+	new->what = *what;
+	if (event == EVENT_BATCH_COMPLETED)
+		memmove(new->batch_id, batch_id, EVENT_BATCH_ID);
 }
 
 void
@@ -110,19 +123,20 @@ QueueEventRecord(QueueSlot *slot, QueueEvent event, int64 job_id, JobState state
 	SlotEvent	what = {.count = count, .job_id = job_id, .state = (char) state};
 
 	if (slot && count > 0)
-		record(slot, event, GetCurrentSubTransactionId(), &what);
+		record(slot, event, GetCurrentSubTransactionId(), &what, NULL);
 }
 
 void
 QueueEventBatch(QueueSlot *slot, const char *batch_id)
 {
 	SlotEvent	what = {.count = 1};
+	char		told[EVENT_BATCH_ID] = "";
 
 	/* half a name would be another's */
-	if (strlen(batch_id) < sizeof(what.batch_id))
-		strlcpy(what.batch_id, batch_id, sizeof(what.batch_id));
+	if (strlen(batch_id) < sizeof(told))
+		strlcpy(told, batch_id, sizeof(told));
 	if (slot)
-		record(slot, EVENT_BATCH_COMPLETED, GetCurrentSubTransactionId(), &what);
+		record(slot, EVENT_BATCH_COMPLETED, GetCurrentSubTransactionId(), &what, told);
 }
 
 /* will this transaction tell any? */
@@ -144,13 +158,17 @@ QueueEventPending(int number, QueueSlot **slot, QueueEvent *event, SlotEvent *wh
 }
 
 void
-QueueEventAdd(QueueSlot *slot, QueueEvent event, const SlotEvent *what)
+QueueEventAdd(QueueSlot *slot, QueueEvent event, const SlotEvent *what, const char *batch_id)
 {
 	Installation *installation = &Installations[slot->installation];
 	Latch	   *latch = installation->maintenance;
 
 	SpinLockAcquire(&slot->event_mutex);
 	add(&slot->event[event], what);
+	if (event == EVENT_BATCH_COMPLETED && batch_id)
+		memcpy(slot->event_batch_id, batch_id, EVENT_BATCH_ID);
+	else if (event == EVENT_BATCH_COMPLETED)
+		slot->event_batch_id[0] = '\0';
 	SpinLockRelease(&slot->event_mutex);
 	if (pg_atomic_exchange_u32(&installation->events, 1) == 0 && latch)
 		SetLatch(latch);
@@ -160,7 +178,7 @@ void
 QueueEventCommit(void)
 {
 	for (int i = 0; i < num_pending; i++)
-		QueueEventAdd(pending[i].slot, pending[i].event, &pending[i].what);
+		QueueEventAdd(pending[i].slot, pending[i].event, &pending[i].what, pending[i].batch_id);
 }
 
 void
@@ -180,7 +198,8 @@ QueueEventCommitSub(SubTransactionId subid, SubTransactionId parent_subid)
 		first--;
 	num_pending = first;
 	for (int i = first; i < count; i++)
-		record(pending[i].slot, pending[i].event, parent_subid, &pending[i].what);
+		record(pending[i].slot, pending[i].event, parent_subid, &pending[i].what,
+			   pending[i].batch_id);
 }
 
 void
@@ -202,7 +221,8 @@ append_string(StringInfo json, const char *key, const char *value)
 }
 
 static void
-send_event(const QueueSettings *settings, QueueEvent event, const SlotEvent *what)
+send_event(const QueueSettings *settings, QueueEvent event, const SlotEvent *what,
+		   const char *batch_id)
 {
 	StringInfoData json;
 	char		at[MAXDATELEN + 1];
@@ -215,8 +235,8 @@ send_event(const QueueSettings *settings, QueueEvent event, const SlotEvent *wha
 		appendStringInfo(&json, ", \"job_id\": " INT64_FORMAT, what->job_id);
 	if (what->state != 0)
 		append_string(&json, "state", QueueStateName((JobState) what->state));
-	if (what->batch_id[0] != '\0')
-		append_string(&json, "batch_id", what->batch_id);
+	if (event == EVENT_BATCH_COMPLETED && batch_id[0] != '\0')
+		append_string(&json, "batch_id", batch_id);
 	appendStringInfo(&json, ", \"count\": " INT64_FORMAT, what->count);
 	(void) JsonEncodeDateTime(at, TimestampTzGetDatum(GetCurrentTimestamp()), TIMESTAMPTZOID,
 							  NULL);
@@ -228,12 +248,13 @@ send_event(const QueueSettings *settings, QueueEvent event, const SlotEvent *wha
 
 /* false: there are none */
 static bool
-take_events(QueueSlot *slot, SlotEvent *events)
+take_events(QueueSlot *slot, SlotEvent *events, char *batch_id)
 {
 	bool		any = false;
 
 	SpinLockAcquire(&slot->event_mutex);
 	memcpy(events, slot->event, sizeof(slot->event));
+	memcpy(batch_id, slot->event_batch_id, EVENT_BATCH_ID);
 	memset(slot->event, 0, sizeof(slot->event));
 	SpinLockRelease(&slot->event_mutex);
 	for (QueueEvent event = 0; event < NUM_EVENTS; event++)
@@ -281,15 +302,16 @@ send_events(Installation *installation, const QueueSettings *const *queue_of_slo
 	{
 		const QueueSettings *settings = queue_of_slot[i];
 		SlotEvent	events[NUM_EVENTS];
+		char		batch_id[EVENT_BATCH_ID];
 
 		if (QueueSlots[i].installation != installation - Installations)
 			continue;
 		if (settings == NULL || settings->queue_id != QueueSlots[i].queue_id)
 			left |= has_events(&QueueSlots[i]);
-		else if (take_events(&QueueSlots[i], events))
+		else if (take_events(&QueueSlots[i], events, batch_id))
 			for (QueueEvent event = 0; event < NUM_EVENTS; event++)
 				if (events[event].count > 0)
-					send_event(settings, event, &events[event]);
+					send_event(settings, event, &events[event], batch_id);
 	}
 	return left;
 }

@@ -29,8 +29,12 @@ extern bool QueueEventAny(void);
 /* records of a transaction that is prepared, one after the other: false after the last */
 extern bool QueueEventPending(int number, QueueSlot **slot, QueueEvent *event, SlotEvent *what);
 
-/* what an ended transaction tells; does not throw */
-extern void QueueEventAdd(QueueSlot *slot, QueueEvent event, const SlotEvent *what);
+/*
+ * What an ended transaction tells; does not throw.  batch_id has room for
+ * EVENT_BATCH_ID bytes; NULL: it is not known.
+ */
+extern void QueueEventAdd(QueueSlot *slot, QueueEvent event, const SlotEvent *what,
+						  const char *batch_id);
 
 /*
  * Of the maintenance worker: send what has been collected, if it is time;

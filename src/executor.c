@@ -21,9 +21,9 @@
  * and cursors WITH HOLD are carried out by the commit, and the owner's identity is
  * kept until that is over.  What outlives the transaction is cleared away before
  * the next job: settings, temporary tables, prepared statements, cursors, advisory
- * locks, listening, sequences.  What cannot be cleared away (connections of
- * dblink, variables of a procedural language) is met by jobs of the same owner
- * only, as an executor serves no other.
+ * locks, listening, sequences, the series of random numbers.  What cannot be
+ * cleared away (connections of dblink, variables of a procedural language) is met
+ * by jobs of the same owner only, as an executor serves no other.
  *
  * An error of the handler undoes all that it did; the attempt is failed in a
  * transaction of its own.  A job that runs for longer than its timeout is
@@ -58,6 +58,7 @@
 #include "utils/timeout.h"
 #include "utils/tuplestore.h"
 
+#include "calls.h"
 #include "compat.h"
 #include "dequeue.h"
 #include "function.h"
@@ -498,6 +499,8 @@ clean_session(void)
 	LockReleaseAll(USER_LOCKMETHOD, true);
 	ResetSequenceCaches();
 	ResetAllOptions();
+	/* the series that setseed() has begun would go on; there is no way to see whether it has */
+	(void) DirectFunctionCall1(setseed, Float8GetDatum(queue_random_double()));
 	GetTempNamespaceState(&temp_namespace, &temp_toast);
 	if (OidIsValid(temp_namespace))
 	{
@@ -775,6 +778,7 @@ queue_executor_main(Datum main_arg)
 	pqsignal(SIGINT, handle_interrupt);
 	cancel_timeout = RegisterTimeout(USER_TIMEOUT, cancel_job);
 	kill_timeout = RegisterTimeout(USER_TIMEOUT, end_process);
+	QueueCallsLimit();
 	CacheRegisterSyscacheCallback(PROCOID, note_change, (Datum) 0);
 	CacheRegisterSyscacheCallback(NAMESPACEOID, note_change, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHOID, note_change, (Datum) 0);

@@ -218,8 +218,11 @@ compare_clocks(Installation *installation, TimestampTz now)
 	static TimestampTz known;
 	static int64 known_usecs;
 	int64		usecs = monotonic_usecs();
-	int64		jump = (now - known) - (usecs - known_usecs);
+	int64		jump;
 
+	if (QUEUE_MUTATION(20))		/* no mutation: as if the clock had been set */
+		usecs -= 5 * USECS_PER_SEC;
+	jump = (now - known) - (usecs - known_usecs);
 	if (known != 0 && Max(jump, -jump) > JUMP_LEAST * USECS_PER_SEC)
 	{
 		pg_atomic_write_u64(&installation->clock_jump, (uint64) jump);
@@ -592,7 +595,7 @@ check_samples(Health *health, const Known *known)
 		return;
 	share = then > 0 ? 100.0 * (waiting - then) / then : waiting > 0 ? 1e3 : 0;
 	if (share > threshold[T_GROWTH_PERCENT])
-		add_alert(health, if_old(known), "growing", waiting - then, threshold[T_GROWTH_PERCENT],
+		add_alert(health, if_old(known), "growing", share, threshold[T_GROWTH_PERCENT],
 				  psprintf("the backlog has grown from %lld to %lld waiting jobs in %s",
 						   (long long) then, (long long) waiting, span),
 				  "More jobs come than are taken: start more workers, or slow down the producers.");

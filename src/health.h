@@ -29,15 +29,16 @@ QueueHealthWorkerDenied(void)
 static inline void
 QueueHealthCompleted(QueueSlot *slot, TimestampTz now)
 {
-	if (slot && now - (TimestampTz) pg_atomic_read_u64(&slot->completed_at) > USECS_PER_SEC)
+	if (slot && (uint64) now - pg_atomic_read_u64(&slot->completed_at) > USECS_PER_SEC)
 		pg_atomic_write_u64(&slot->completed_at, (uint64) now);
 }
 
-/* somebody looks for jobs */
+/* somebody looks for jobs; to the millisecond, so that takers do not wait for the cache line */
 static inline void
 QueueHealthTaker(QueueSlot *slot, TimestampTz now)
 {
-	if (slot)
+	/* a clock that was set back counts as well */
+	if (slot && (uint64) now - pg_atomic_read_u64(&slot->taker_at) > 1000)
 		pg_atomic_write_u64(&slot->taker_at, (uint64) now);
 }
 

@@ -2,7 +2,7 @@
  *
  * heartbeat.c
  *		Outside workers, as far as they tell that they live:
- *		queue.heartbeat(), and the view queue.worker.
+ *		queue.heartbeat(), queue.sign_off(), and the view queue.worker.
  *
  * A heartbeat changes an entry in shared memory, found by installation, role
  * and name, and nothing else: no row, no WAL, no transaction id.  The table is
@@ -30,6 +30,13 @@
  *		heartbeat, being stale			once, not again
  *		lives on, but the server was	nothing is known of it: leases end by
  *		restarted						their own time
+ *
+ * A worker that stops signs off: the jobs that bear its name are given back as by
+ * queue.release(), and the commit of that removes its entry, unless it has been
+ * heard of since.  It is the same walk, under the same rules, but as the caller,
+ * and nothing is done again: a job whose claim becomes visible during the walk
+ * is missed, and so is one above the hint of its class while that is being swept.
+ * Their leases end by their own time.
  *
  * What a worker has done is counted by the sessions that settle its jobs: if
  * the role that settles has an entry of the name in the row, its counts change
@@ -59,9 +66,11 @@
 #include "executor.h"
 #include "heartbeat.h"
 #include "internal.h"
+#include "settle.h"
 #include "store.h"
 
 QUEUE_FUNCTION(queue_heartbeat);
+QUEUE_FUNCTION(queue_sign_off);
 QUEUE_FUNCTION(queue__workers);
 
 #define NAME_MAX_BYTES		100
@@ -102,6 +111,7 @@ typedef struct PendingWork
 	uint64		done;
 	uint64		failed;
 	uint64		usecs;
+	TimestampTz left_at;		/* 0: it has not signed off */
 } PendingWork;
 
 static QueueTable table;
@@ -148,6 +158,52 @@ find(uint32 hash, Oid live_id, Oid role, const char *name, int length)
  * What a worker has done
  * --------------------------------------------------------------------- */
 
+/* are both of the same worker and subtransaction?  Then one has it all. */
+static bool
+merge_work(PendingWork *last, const PendingWork *work)
+{
+	if (last->subid != work->subid || last->number != work->number || last->use != work->use)
+		return false;
+	last->done += work->done;
+	last->failed += work->failed;
+	last->usecs += work->usecs;
+	last->left_at = Max(last->left_at, work->left_at);
+	return true;
+}
+
+static void
+add_work(const PendingWork *work)
+{
+	if (num_pending > 0 && merge_work(&pending[num_pending - 1], work))
+		return;
+	if (num_pending >= max_pending)
+	{
+		int			size = Max(16, max_pending * 2);
+
+		pending = pending ? repalloc_huge(pending, size * sizeof(PendingWork)) :
+			MemoryContextAlloc(TopMemoryContext, size * sizeof(PendingWork));
+		max_pending = size;
+	}
+	pending[num_pending++] = *work;
+}
+
+/* the entry of a worker of the current role, for what it has done; false: there is none */
+static bool
+find_work(uint32 hash, Oid live_id, const char *name, int length, PendingWork *work)
+{
+	Heartbeat  *entry;
+
+	LWLockAcquire(table.lock, LW_SHARED);
+	entry = find(hash, live_id, GetUserId(), name, length);
+	if (entry)
+	{
+		work->number = QueueTableNumber(&table, entry);
+		work->use = entry->link.use;
+	}
+	LWLockRelease(table.lock);
+	return entry != NULL;
+}
+
 void
 QueueHeartbeatSettled(HeapTuple row, bool completed, TimestampTz now)
 {
@@ -157,7 +213,6 @@ QueueHeartbeatSettled(HeapTuple row, bool completed, TimestampTz now)
 	text	   *worker;
 	int			length;
 	uint32		hash;
-	Heartbeat  *entry;
 	PendingWork work = {.subid = GetCurrentSubTransactionId()};
 
 	if (likely(pg_atomic_read_u32(table.count) == 0) || !job_has(row, JOB_WORKER))
@@ -170,47 +225,25 @@ QueueHeartbeatSettled(HeapTuple row, bool completed, TimestampTz now)
 	if (length > NAME_MAX_BYTES || !QueueTableMayHave(&table, hash))
 		return;
 
-	LWLockAcquire(table.lock, LW_SHARED);
-	entry = find(hash, live_id, GetUserId(), VARDATA_ANY(worker), length);
-	if (entry)
-	{
-		work.number = QueueTableNumber(&table, entry);
-		work.use = entry->link.use;
-	}
-	LWLockRelease(table.lock);
-	if (entry == NULL)
+	if (!find_work(hash, live_id, VARDATA_ANY(worker), length, &work))
 		return;
 	work.done = completed ? 1 : 0;
 	work.failed = completed ? 0 : 1;
 	work.usecs = (uint64) Max(now - JOB_HEAD(row)->taken_at, 0);
 
-	if (num_pending > 0 && pending[num_pending - 1].subid == work.subid &&
-		pending[num_pending - 1].number == work.number && pending[num_pending - 1].use == work.use)
-	{
-		PendingWork *last = &pending[num_pending - 1];
-
-		last->done += work.done;
-		last->failed += work.failed;
-		last->usecs += work.usecs;
-		return;
-	}
-	if (num_pending >= max_pending)
-	{
-		int			size = Max(16, max_pending * 2);
-
-		pending = pending ? repalloc_huge(pending, size * sizeof(PendingWork)) :
-			MemoryContextAlloc(TopMemoryContext, size * sizeof(PendingWork));
-		max_pending = size;
-	}
-	pending[num_pending++] = work;
+	add_work(&work);
 }
 
 void
 QueueHeartbeatCommit(void)
 {
+	bool		left = false;
+
 	if (num_pending == 0)
 		return;
-	LWLockAcquire(table.lock, LW_SHARED);
+	for (int i = 0; i < num_pending; i++)
+		left |= pending[i].left_at != 0;
+	LWLockAcquire(table.lock, left ? LW_EXCLUSIVE : LW_SHARED);
 	for (int i = 0; i < num_pending; i++)
 	{
 		Heartbeat  *entry = QueueTableEntry(&table, pending[i].number);
@@ -222,6 +255,8 @@ QueueHeartbeatCommit(void)
 		entry->failed += pending[i].failed;
 		entry->usecs += pending[i].usecs;
 		SpinLockRelease(&entry->link.mutex);
+		if (entry->last_at <= pending[i].left_at)
+			QueueTableRemove(&table, entry);
 	}
 	LWLockRelease(table.lock);
 }
@@ -247,14 +282,7 @@ QueueHeartbeatCommitSub(SubTransactionId subid, SubTransactionId parent_subid)
 		PendingWork *last = kept > 0 ? &pending[kept - 1] : NULL;
 
 		pending[i].subid = parent_subid;
-		if (last && last->subid == parent_subid && last->number == pending[i].number &&
-			last->use == pending[i].use)
-		{
-			last->done += pending[i].done;
-			last->failed += pending[i].failed;
-			last->usecs += pending[i].usecs;
-		}
-		else
+		if (last == NULL || !merge_work(last, &pending[i]))
 			pending[kept++] = pending[i];
 	}
 	num_pending = kept;
@@ -446,6 +474,12 @@ typedef struct Roster
 	Oid		   *roles;
 	bool	   *may;
 	int			num_roles;
+
+	/* the jobs of one that signs off */
+	text	   *leaver;
+	int64	   *held;
+	int			num_held;
+	int			max_held;
 
 	/* to end leases */
 	TimestampTz now;
@@ -736,6 +770,61 @@ QueueHeartbeatEndLeases(bool *again)
 	else
 		mark_ended(&roster);
 	return roster.ended;
+}
+
+/* ---------------------------------------------------------------------
+ * queue.sign_off()
+ * --------------------------------------------------------------------- */
+
+/* remember a job of the one that signs off, unless it may be a namesake's, who lives */
+static void
+collect_held(Roster *roster, QueueStore *live, HeapTuple row, ItemPointer tid)
+{
+	int			first;
+
+	if (job_is_reserved(JOB_HEAD(row)) || !QueueJobIsOf(row, roster->leaver))
+		return;
+	first = first_of_name(roster, row);
+	EACH_OF_NAME(roster, i, first)
+		if (!roster->workers[i].stale && roster->workers[i].role != GetUserId() &&
+			serves(roster, &roster->workers[i]))
+			return;
+	if (roster->num_held >= roster->max_held)
+	{
+		roster->max_held = Max(64, roster->max_held * 2);
+		roster->held = roster->held == NULL ?
+			palloc(roster->max_held * sizeof(int64)) :
+			repalloc_huge(roster->held, roster->max_held * sizeof(int64));
+	}
+	roster->held[roster->num_held++] = JOB_HEAD(row)->job_id;
+}
+
+Datum
+queue_sign_off(PG_FUNCTION_ARGS)
+{
+	Roster		roster;
+	text	   *worker;
+	Oid			live_id;
+	PendingWork work = {.subid = GetCurrentSubTransactionId(),.left_at = GetCurrentTimestamp()};
+	ListCell   *lc;
+
+	QueueRequireWritable("queue.sign_off()");
+	worker = QueueArgText(fcinfo, 0, "worker");
+	check_name(worker);
+	require_some_queue();
+
+	live_id = QueueCatalogGet(false)->live;
+	if (find_work(hash_of(live_id, GetUserId(), VARDATA_ANY(worker), VARSIZE_ANY_EXHDR(worker)),
+				  live_id, VARDATA_ANY(worker), VARSIZE_ANY_EXHDR(worker), &work))
+		add_work(&work);
+	/* what was taken in this statement must be seen as taken */
+	CommandCounterIncrement();
+	read_roster(&roster);
+	roster.leaver = worker;
+	foreach(lc, QueueSettingsAll())
+		if (QueuePrivileges(lfirst(lc)) & (PRIVILEGE_DEQUEUE | PRIVILEGE_ADMIN))
+			walk_held(&roster, lfirst(lc), collect_held);
+	PG_RETURN_INT64(QueueReleaseOf(worker, roster.held, roster.num_held));
 }
 
 /* ---------------------------------------------------------------------

@@ -257,6 +257,30 @@ QueueCheckSmallJsonb(Datum jsonb, const char *name, int most)
 				 errhint("Store large data elsewhere.")));
 }
 
+/* the error is the server's, which knows no more than the text */
+static void
+tell_option(void *arg)
+{
+	if (geterrcode() == ERRCODE_INVALID_DATETIME_FORMAT || geterrcode() == ERRCODE_DATETIME_VALUE_OUT_OF_RANGE)
+	{
+		errdetail("It is the option \"%s\".", (const char *) arg);
+		errhint("Give an interval such as '5 minutes'.");
+	}
+}
+
+Interval *
+QueueIntervalFromText(const char *name, const char *text)
+{
+	ErrorContextCallback context = {error_context_stack, tell_option, unconstify(char *, name)};
+	Datum		interval;
+
+	error_context_stack = &context;
+	interval = DirectFunctionCall3(interval_in, CStringGetDatum(text),
+								   ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
+	error_context_stack = context.previous;
+	return DatumGetIntervalP(interval);
+}
+
 static void
 require_preload(void)
 {
@@ -264,7 +288,20 @@ require_preload(void)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the library \"queue\" is not preloaded"),
+				 errdetail("It works in shared memory that it gets when the server starts."),
 				 errhint("Add shared_preload_libraries = 'queue' to postgresql.conf and restart the server.")));
+}
+
+/* the errors of PreventCommandDuringRecovery() and its kin, which do not say what to do */
+static void
+require_primary(const char *function)
+{
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				 errmsg("cannot execute %s during recovery", function),
+				 errdetail("This server is a standby."),
+				 errhint("Connect to the primary.")));
 }
 
 void
@@ -272,14 +309,19 @@ QueueRequireRunning(const char *function)
 {
 	require_preload();
 	PreventCommandIfParallelMode(function);
-	PreventCommandDuringRecovery(function);
+	require_primary(function);
 }
 
 void
 QueueRequireWritable(const char *function)
 {
 	require_preload();
-	PreventCommandIfReadOnly(function);
+	require_primary(function);
+	if (XactReadOnly)
+		ereport(ERROR,
+				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				 errmsg("cannot execute %s in a read-only transaction", function),
+				 errdetail("It writes."),
+				 errhint("Begin the transaction with READ WRITE, and look at default_transaction_read_only.")));
 	PreventCommandIfParallelMode(function);
-	PreventCommandDuringRecovery(function);
 }

@@ -48,6 +48,8 @@ extern text *QueueArgText(FunctionCallInfo fcinfo, int arg, const char *name);
 extern void QueueCheckJsonbSize(Datum jsonb, const char *name, int element);
 extern void QueueCheckLabel(text *label, const char *name);
 extern int64 QueueArgDuration(Datum interval, const char *name, bool allow_zero);
+/* an interval that stands in an option of this name */
+extern Interval *QueueIntervalFromText(const char *name, const char *text);
 /* the time that an age, which may have months, reaches back to */
 extern TimestampTz QueueArgAge(Datum interval, const char *name);
 extern void QueueCheckSmallJsonb(Datum jsonb, const char *name, int most);

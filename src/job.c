@@ -265,6 +265,21 @@ QueueJobTail(HeapTuple tuple, Datum *values, bool *nulls)
 	}
 }
 
+bool
+QueueJobIsOf(HeapTuple tuple, const text *worker)
+{
+	Datum		tail[JOB_TAIL];
+	bool		nulls[JOB_TAIL];
+	text	   *name;
+
+	if (!job_has(tuple, JOB_WORKER))
+		return false;
+	QueueJobTail(tuple, tail, nulls);
+	name = DatumGetTextPP(tail[JOB_WORKER - JOB_STATE - 1]);
+	return VARSIZE_ANY_EXHDR(name) == VARSIZE_ANY_EXHDR(worker) &&
+		memcmp(VARDATA_ANY(name), VARDATA_ANY(worker), VARSIZE_ANY_EXHDR(name)) == 0;
+}
+
 HeapTuple
 QueueJobWithError(HeapTuple tuple, TupleDesc desc, Datum error)
 {
@@ -293,12 +308,6 @@ bad_option(const char *key, const char *detail)
 					 "visibility_timeout, job_timeout, keep_completed, keep_failed, unique_for and limit_key.")));
 }
 
-static void
-name_option(void *arg)
-{
-	errcontext("option \"%s\"", (const char *) arg);
-}
-
 /* an interval, as a JSON string ('30 s') or a number of seconds */
 static int64
 option_usecs(const char *key, JsonbValue *value, bool retention)
@@ -308,15 +317,8 @@ option_usecs(const char *key, JsonbValue *value, bool retention)
 	if (value->type == jbvString)
 	{
 		char	   *text = pnstrdup(value->val.string.val, value->val.string.len);
-		Interval   *interval;
-		ErrorContextCallback context = {error_context_stack, name_option, (void *) key};
+		Interval   *interval = QueueIntervalFromText(key, text);
 
-		error_context_stack = &context;
-		interval = DatumGetIntervalP(DirectFunctionCall3(interval_in, CStringGetDatum(text),
-																	 ObjectIdGetDatum(InvalidOid),
-																	 Int32GetDatum(-1)));
-
-		error_context_stack = context.previous;
 		usecs = retention ? QueueRetentionUsecs(interval, key) : QueueIntervalUsecs(interval, key);
 	}
 	else if (value->type == jbvNumeric)

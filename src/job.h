@@ -55,6 +55,8 @@ typedef struct JobHead
 /* a copy with another last_error; 0: none */
 extern HeapTuple QueueJobWithError(HeapTuple tuple, TupleDesc desc, Datum error);
 extern void QueueJobTail(HeapTuple tuple, Datum *values, bool *nulls);
+/* does it bear this worker's name? */
+extern bool QueueJobIsOf(HeapTuple tuple, const text *worker);
 
 static inline HintKey
 job_order_key(const JobHead *job)

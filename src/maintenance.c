@@ -49,6 +49,7 @@
 #include "utils/tuplestore.h"
 
 #include "batch.h"
+#include "calls.h"
 #include "compat.h"
 #include "dequeue.h"
 #include "entry.h"
@@ -1056,6 +1057,9 @@ start_vacuum(Installation *installation, Oid live_id)
 	/* indexes of many live rows take long to scan; autovacuum comes for those */
 	if (dead < (uint64) Max(rel->rd_rel->reltuples, 0))
 		horizon = InvalidTransactionId;
+	/* somebody has it: the vacuum would skip it, and what is dead would be forgotten */
+	else if (!ConditionalLockRelationOid(live_id, ShareUpdateExclusiveLock))
+		horizon = InvalidTransactionId;
 	else
 		horizon = GetOldestNonRemovableTransactionId(rel);
 	table_close(rel, AccessShareLock);
@@ -1128,6 +1132,7 @@ queue_maintenance_main(Datum main_arg)
 	MemoryContext context;
 
 	QueueWorkerConnect(DatumGetObjectId(main_arg), true);
+	QueueCallsLimit();
 	entry = QueueLauncherAttach(MyDatabaseId);
 	if (entry == NULL)
 		proc_exit(0);

@@ -10,6 +10,9 @@
  * queue's slot, and is replaced when the new row has committed; if it is rolled
  * back, the next row has it all.  Writers hold a lock from looking at bases
  * until then, and one that does not get it at once leaves it to the other.
+ * What a prepared transaction writes replaces it when that is prepared: nobody
+ * else writes a row before it is finished, and if that is a rollback, its row
+ * is missed.
  *
  * A queue where nothing has changed gets a row every hour only.
  *

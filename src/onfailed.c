@@ -9,7 +9,8 @@
  * what the call has done, and goes to the server's log and to queue.job_log;
  * the job has failed all the same, and so do the others.
  *
- * Cancelling the statement must work, so that error goes on.  A function that
+ * Cancelling the statement must work, so that error goes on.  In a worker, where
+ * nobody would cancel, calls.c limits the time of a call.  A function that
  * fails jobs itself could go round for ever: for these nothing is called.
  *
  *-------------------------------------------------------------------------
@@ -21,6 +22,7 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
+#include "calls.h"
 #include "compat.h"
 #include "finish.h"
 #include "function.h"
@@ -63,7 +65,7 @@ try_call(const QueueSettings *settings, HeapTuple row, TupleDesc desc)
 	running = true;
 	PG_TRY();
 	{
-		error = QueueTry(call, &job);
+		error = QueueTryCall(call, &job, settings);
 	}
 	PG_FINALLY();
 	{

@@ -304,7 +304,9 @@ queue__dml_trigger(PG_FUNCTION_ARGS)
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("function \"queue._dml_trigger\" must be called as a trigger")));
+				 errmsg("function \"queue._dml_trigger\" must be called as a trigger"),
+				 errdetail("It belongs to the triggers on the extension's own tables."),
+				 errhint("Do not call it.")));
 	if (!QueueSpiActive())
 	{
 		QueueXactForgetAll();

@@ -72,6 +72,7 @@ typedef struct Settler
 
 	/* arguments of the verbs */
 	uint32		session;		/* that must hold them; 0: whichever */
+	const text *worker;			/* whose name they must bear; NULL: whichever */
 	const Datum *result;		/* complete */
 	const Datum *error;			/* fail */
 	bool		retry;
@@ -314,7 +315,8 @@ settle_held(Settler *settler, Held *held, int count)
 			before = *JOB_HEAD(row);
 			if (!job_is_active(&before) ||
 				(held[i].attempt != 0 && held[i].attempt != before.attempt) ||
-				(settler->session != 0 && settler->session != job_session(&before)))
+				(settler->session != 0 && settler->session != job_session(&before)) ||
+				(settler->worker && !QueueJobIsOf(row, settler->worker)))
 				continue;
 			if (!enter_queue(settler, &before))
 				continue;
@@ -501,6 +503,25 @@ QueueHeldRelease(int64 job_id, int32 attempt, uint32 session)
 	settle_held(&settler, &held, 1);
 	settler_end(&settler);
 	return settler.settled == 1;
+}
+
+int64
+QueueReleaseOf(const text *worker, const int64 *job_ids, int count)
+{
+	Settler		settler;
+	Held	   *held;
+
+	if (count == 0)
+		return 0;
+	held = palloc_extended(count * sizeof(Held), MCXT_ALLOC_HUGE);
+	for (int i = 0; i < count; i++)
+		held[i] = (Held) {job_ids[i], 0};
+	qsort(held, count, sizeof(Held), compare_held);
+	settler_begin(&settler, VERB_RELEASE);
+	settler.worker = worker;
+	settle_held(&settler, held, count);
+	settler_end(&settler);
+	return settler.settled;
 }
 
 /* one job by its first argument, with the attempt at another; false: no job */

@@ -28,6 +28,9 @@ extern bool QueueHeldFail(int64 job_id, int32 attempt, uint32 session, text *err
 						  JobState *state);
 extern bool QueueHeldRelease(int64 job_id, int32 attempt, uint32 session);
 
+/* give back those of the jobs that are held and bear the worker's name; returns how many */
+extern int64 QueueReleaseOf(const text *worker, const int64 *job_ids, int count);
+
 /*
  * Hold one job for so many microseconds from now; attempt 0: not fenced.  False
  * if it is not held, else *expires_at, if wanted, is the end of its lease.

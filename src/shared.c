@@ -194,6 +194,7 @@ startup_shared(void)
 			slot->first_waiter = slot->last_waiter = -1;
 			pg_atomic_init_u32(&slot->running, 0);
 			pg_atomic_init_u32(&slot->ready, 0);
+			pg_atomic_init_u64(&slot->no_calls_until, 0);
 			slot->alarm = PG_INT64_MAX;
 			SpinLockInit(&slot->limit_mutex);
 			SpinLockInit(&slot->event_mutex);
@@ -438,6 +439,7 @@ make_slot(int installation, int32 queue_id)
 		slot->classes_known = false;
 		slot->served = InvalidOid;
 		pg_atomic_write_u32(&slot->ready, 0);
+		pg_atomic_write_u64(&slot->no_calls_until, 0);
 		pg_atomic_write_u32(&slot->dependents, 1);	/* nobody knows */
 		for (int c = 0; c < NUM_COUNTS; c++)
 			pg_atomic_write_u64(&slot->count[c], 0);
@@ -450,6 +452,7 @@ make_slot(int installation, int32 queue_id)
 		pg_atomic_write_u64(&slot->throttle_saved, 0);
 		pg_atomic_write_u32(&slot->throttle_steps, 0);
 		memset(slot->event, 0, sizeof(slot->event));
+		slot->event_batch_id[0] = '\0';
 		pg_atomic_write_u64(&slot->taker_at, 0);
 		pg_atomic_write_u64(&slot->completed_at, 0);
 		slot->num_samples = 0;

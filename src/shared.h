@@ -120,8 +120,9 @@ typedef struct SlotEvent
 	int64		count;			/* how often it has happened */
 	int64		job_id;			/* the last one's; 0: none */
 	char		state;			/* and what it was left in; 0: not told */
-	char		batch_id[128];	/* of the last batch; empty: none, or too long */
 } SlotEvent;
+
+#define EVENT_BATCH_ID	128		/* bytes of a batch's name that is told, with its end */
 
 /* what health.c keeps of the last minutes of a queue, and of an installation */
 #define HEALTH_SAMPLES	16
@@ -190,9 +191,12 @@ typedef struct QueueSlot
 	pg_atomic_uint32 running;	/* how many do */
 	pg_atomic_uint32 ready;		/* there may be a job for them */
 
+	pg_atomic_uint64 no_calls_until;	/* by workers; see calls.c */
+
 	/* what has not been told yet; see event.c */
 	slock_t		event_mutex;
 	SlotEvent	event[NUM_EVENTS];
+	char		event_batch_id[EVENT_BATCH_ID]; /* of the last batch; empty: none, or too long */
 
 	QueueTotals totals;			/* see total.c */
 	/* of a free slot: whose totals these are, with queue_id; Shared->lock */

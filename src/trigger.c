@@ -149,11 +149,7 @@ read_option(TriggerOptions *options, const char *key, const JsonbValue *value, R
 		else
 			delay = option_string(key, value);
 		request->has_run_at = true;
-		request->run_at = QueueDelayUntil(DatumGetIntervalP(DirectFunctionCall3(interval_in,
-																				 CStringGetDatum(delay),
-																				 ObjectIdGetDatum(InvalidOid),
-																				 Int32GetDatum(-1))),
-										  request->now);
+		request->run_at = QueueDelayUntil(QueueIntervalFromText(key, delay), request->now);
 	}
 	else if (strcmp(key, "source") == 0)
 		request->source = option_label(key, value);

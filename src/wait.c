@@ -32,8 +32,8 @@
  *	  back with a note of its own (hint.c: abort of whatever changed it, sweep of
  *	  the leases, safety look), and whoever notes wakes.
  *
- * 4. Pause, resume, drop and changes of settings wake everybody when they have
- *	  committed.  A commit is visible shortly before its invalidations are sent,
+ * 4. Pause, resume, drop, a privilege that is revoked and changes of settings
+ *	  wake everybody when they have committed.  A commit is visible shortly before its invalidations are sent,
  *	  so a waiter that enters the list reads the settings anew, past the cache;
  *	  by the argument of 1, it sees the change or is woken by it.
  *

@@ -779,6 +779,8 @@ xact_callback(XactEvent event, void *arg)
 				if (counts[i].held.places > 0)
 					QueueWaitWake(counts[i].slot, counts[i].held.places);
 			}
+			/* its row is as good as written: the next one must not have it again */
+			QueueMetricCommit();
 			end_transaction();
 			break;
 		default:
@@ -1111,7 +1113,7 @@ QueuePreparedFinish(QueuePrepared *prepared, bool commit)
 			};
 
 			if (commit)
-				QueueEventAdd(slot, row->order_class - CLASS_EVENT, &what);
+				QueueEventAdd(slot, row->order_class - CLASS_EVENT, &what, NULL);
 			continue;
 		}
 		if (row->order_class == CLASS_TOTAL)

@@ -125,6 +125,21 @@ for my $how ([ $dequeue, 'a taker' ], [ q{CALL queue.wait('q', '1 min')}, 'CALL 
 	}
 }
 wait_for_waiters(0, 'nobody waits any more');
+
+# the right to take jobs, of one role; others wait on
+$node->safe_psql('postgres', q{CREATE ROLE taker; SELECT queue.grant_queue('q', 'taker', 'dequeue, browse')});
+my @session = map { start_session("SET ROLE taker; $_") } $dequeue, q{CALL queue.wait('q', '1 min')};
+push @session, start_session($dequeue);
+wait_for_waiters(3, 'takers wait');
+$node->safe_psql('postgres', q{BEGIN; SELECT queue.revoke_queue('q', 'taker', 'dequeue'); ROLLBACK});
+wait_for_waiters(3, 'what is rolled back takes nothing away');
+$node->safe_psql('postgres', q{SELECT queue.revoke_queue('q', 'taker', 'dequeue')});
+end_session($_) for @session[ 0, 1 ];
+like($_->{stderr}, qr/permission denied for queue "q"/, 'a wait ends with the right to take jobs') for @session[ 0, 1 ];
+wait_for_waiters(1, 'who has it waits on');
+enqueue('allowed');
+is(end_session($session[2]), '"allowed"', 'and gets the job');
+
 enqueue('after');
 is($node->safe_psql('postgres', $dequeue), '"after"', 'a job is taken after all that');
 

@@ -292,6 +292,15 @@ attack('at the commit', late('SELECT pg_advisory_lock(1), pg_advisory_xact_lock(
 attack('of a failed job', 'SELECT pg_advisory_lock(1), 1/0', qr/^f\|/);
 is($node->safe_psql('postgres', q{SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'}), '0', 'no advisory lock is left');
 attack('a sequence', q{SELECT nextval('alice.seq'), setval('alice.seq', 100)}, $done);
+# no number of a series that another job has begun
+attack('setseed()', 'SELECT setseed(0.5); SET seed = 0.5', $done);
+my $series = $node->safe_psql('postgres', 'SELECT setseed(0.5); SELECT random() FROM generate_series(1, 3)');
+for my $end ('', '; SELECT 1/0')
+{
+	run('attack', qq{{"do": "SELECT setseed(0.5); SET seed = 0.5$end"}});
+	my ($number) = run('attack', '{"do": "SELECT 1", "get": "SELECT random()"}') =~ /^c\|"?([\d.e-]+)/;
+	ok(defined $number && $series !~ /^\Q$number\E$/m, 'the random numbers of the next job are its own');
+}
 attack('LISTEN', 'LISTEN a', qr/^f\|cannot execute LISTEN within a background process/);
 attack('and at the commit', late('LISTEN a'), qr/^f\|cannot execute LISTEN within a background process/);
 attack('NOTIFY, UNLISTEN', q{NOTIFY a; UNLISTEN *; SELECT pg_notify('b', 'c')}, $done);

@@ -10,6 +10,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use QueueTest;
 use Test::More;
+use Time::HiRes ();
 
 my $node = new_node('main', conf => q{
 log_statement = none
@@ -132,6 +133,34 @@ ok(!-e $file, 'an immediate shutdown leaves no file');
 $node->start;
 like(totals(), qr/^b\|0\|0\|0\|/m, 'and forgets them');
 check_counters($node, 'at the end');
+
+# by hand, where no maintenance worker has room, in a transaction that is prepared
+$node->append_conf('postgresql.conf', q{
+max_worker_processes = 1
+max_logical_replication_workers = 0
+max_prepared_transactions = 1
+});
+$node->restart;
+my $write = q{SELECT items > 0 FROM queue.maintain() WHERE step = 'rows of metrics written'};
+run_jobs('b', 1);
+wait_for($node, $write, 'maintain() writes the history');
+my $before = $node->safe_psql('postgres', 'SELECT sum(completed_count) FROM queue.metric_history');
+for my $finish (qw(COMMIT ROLLBACK))
+{
+	run_jobs('b', 3);
+	# a row for each second
+	for (1 .. 100)
+	{
+		my $written = $node->safe_psql('postgres', "BEGIN; $write; PREPARE TRANSACTION 'metrics'");
+		$node->safe_psql('postgres', ($written eq 't' ? $finish : 'ROLLBACK') . q{ PREPARED 'metrics'});
+		last if $written eq 't';
+		Time::HiRes::sleep(0.1);
+	}
+}
+run_jobs('b', 1);
+wait_for($node, $write, 'and again');
+is($node->safe_psql('postgres', "SELECT sum(completed_count) - $before FROM queue.metric_history"), '4',
+	'what a prepared transaction has written is not written again');
 
 $node->stop;
 done_testing();

@@ -42,6 +42,16 @@ sub alert
 	return qq{SELECT count(*) = 1 FROM queue.health_alerts() WHERE queue_name IS NULL AND code = '$code' AND $condition};
 }
 
+# what it says, and what to do
+sub alert_ok
+{
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my ($code, $message, $recommendation, $name) = @_;
+	my $found = $node->safe_psql('postgres', qq{SELECT message || ' ' || recommendation FROM queue.health_alerts() WHERE code = '$code'});
+
+	return like($found, qr/^$message.* $recommendation/, $name);
+}
+
 sub no_alert
 {
 	my ($code) = @_;
@@ -138,6 +148,73 @@ for (1 .. 600)
 }
 like($growing, qr/^warning the backlog has grown from \d+ to \d+ waiting jobs in \d+ seconds?$/, 'a growing backlog is told');
 wait_for($node, q{SELECT count(*) = 0 FROM queue.health_alerts('r') WHERE code = 'growing'}, 'and no more, when it stays');
+
+# leases that end; fewer than failures_warning, so that they are told for themselves
+$node->safe_psql('postgres', q{
+	SELECT queue.create_queue('s', max_attempts => 100, keep_completed => '0',
+		health_thresholds => '{"attempts": 10, "stalled_percent": 2, "failures_warning": 100}')});
+my $stalled = '';
+for (1 .. 300)
+{
+	$node->safe_psql('postgres', q{
+		SELECT count(*) FROM queue.enqueue_batch('s', array_fill('1'::jsonb, ARRAY[10]));
+		SELECT count(queue.complete(job_id)) FROM queue.dequeue_batch('s', 9);
+		SELECT count(*) FROM queue.dequeue_batch('s', 1, visibility_timeout => '1 ms')});
+	$stalled = $node->safe_psql('postgres', q{SELECT severity || ' ' || (value > threshold AND value < 60) || ' ' || threshold || ' ' || message || ' ' || recommendation
+		FROM queue.health_alerts('s') WHERE code = 'stalled'});
+	last if $stalled ne '';
+}
+like($stalled, qr/^warning true 2 \d+ % of the last \d+ attempts, in \d+ seconds?, have lost their lease Raise visibility_timeout/,
+	'leases that end are told');
+is($node->safe_psql('postgres', q{SELECT count(*) FROM queue.health_alerts('s') WHERE code = 'failures'}), '0', 'by themselves');
+$node->safe_psql('postgres', q{SELECT queue.purge_queue('s'); SELECT queue.drop_queue('s', true)});
+
+# a busy queue, in which each job is taken soon, is healthy however many there are
+$node->safe_psql('postgres', q{SELECT queue.create_queue('busy')});
+$node->safe_psql('postgres', q{
+	SELECT count(*) FROM queue.enqueue_batch('busy', array_fill('1'::jsonb, ARRAY[500]));
+	SELECT queue.complete_many(array_agg(job_id)) FROM queue.dequeue_batch('busy', 200)}) for 1 .. 10;
+is( $node->safe_psql('postgres', q{SELECT h.status, count(a) FILTER (WHERE a ->> 'severity' <> 'info')
+		FROM queue.queue_health('busy') AS h LEFT JOIN jsonb_array_elements(h.alerts) AS a ON true GROUP BY 1}),
+	'healthy|0', 'many jobs that do not wait for long are no trouble');
+$node->safe_psql('postgres', q{SELECT queue.drop_queue('busy', true)});
+
+# ---------------------------------------------------------------------
+# The table of jobs
+# ---------------------------------------------------------------------
+
+# updates that are not HOT, for an index that somebody has added; the samples are of that time
+$node->append_conf('postgresql.conf', "queue.health_interval = 2s\n");
+$node->reload;
+$node->safe_psql('postgres', q{
+	CREATE INDEX foreign_index ON queue.job_live (lease_expires_at);
+	SELECT queue.create_queue('hot', keep_completed => '0')});
+my $hot = '';
+for (1 .. 300)
+{
+	$node->safe_psql('postgres', q{
+		SELECT count(*) FROM queue.enqueue_batch('hot', array_fill('1'::jsonb, ARRAY[500]));
+		SELECT queue.complete_many(array_agg(job_id)) FROM queue.dequeue_batch('hot', 500)});
+	last if $node->safe_psql('postgres', alert('hot_updates', 'value < 80 AND threshold = 80')) eq 't';
+	Time::HiRes::sleep(0.1);
+}
+alert_ok('hot_updates', 'only \d+ % of the last \d+ updates of queue.job_live were HOT', 'Its fillfactor must be 50',
+	'updates that are not HOT are told');
+$node->safe_psql('postgres', q{DROP INDEX queue.foreign_index; SELECT queue.drop_queue('hot', true)});
+wait_for($node, no_alert('hot_updates'), 'and no more, when they are of the past');
+$node->append_conf('postgresql.conf', "queue.health_interval = 100ms\n");
+$node->reload;
+
+# a vacuum that does not get at the table
+my $vacuum = $node->background_psql('postgres');
+$vacuum->query_safe(q{BEGIN; LOCK TABLE queue.job_live IN SHARE UPDATE EXCLUSIVE MODE});
+$node->safe_psql('postgres', 'CALL stream(8000)');
+wait_for($node, alert('vacuum', q{value > 5000 AND threshold = 5000 AND severity = 'warning'}), 'a vacuum that is behind is told');
+alert_ok('vacuum', '\d+ row versions in queue.job_live are dead, \d+ are alive; the last vacuum was ', 'See in the server\'s log',
+	'what to do against it');
+$vacuum->query_safe('COMMIT');
+$vacuum->quit;
+wait_for($node, no_alert('vacuum'), 'and no more, when it has been');
 
 # ---------------------------------------------------------------------
 # explain_job(): those who run and those who wait

@@ -100,6 +100,10 @@ SELECT abs(wait_p50_ms / 1000 - 1) < 0.15 AS p50, abs(wait_p95_ms / 10000 - 1) <
 	abs(wait_mean_ms / 11800 - 1) < 0.05 AS mean, processing_p50_ms FROM queue.queue_stats('t');
 SELECT abs(wait_seconds_sum / 1180 - 1) < 0.05 AS sum, wait_seconds_count AS count, abs(wait_seconds_p95 / 10 - 1) < 0.15 AS p95
 FROM queue.metrics WHERE queue = 't';
+-- the histogram: below 2 s, 17 s, 18 min
+SELECT bound, count FROM queue.metrics, unnest(bucket_bounds_seconds, wait_seconds_bucket) AS h (bound, count)
+WHERE queue = 't' AND bound IN (0.001024, 2.097152, 16.777216, 1073.741824) ORDER BY bound;
+SELECT cardinality(wait_seconds_bucket), processing_seconds_bucket = array_fill(0::bigint, ARRAY[25]) AS nothing FROM queue.metrics WHERE queue = 't';
 -- and that have run for so long
 UPDATE queue.job_live SET taken_at = taken_at - make_interval(secs => CASE WHEN n <= 50 THEN 3 ELSE 60 END)
 FROM (SELECT job_id, row_number() OVER (ORDER BY job_id) AS n FROM queue.job WHERE queue_name = 't') AS j WHERE j.job_id = job_live.job_id;

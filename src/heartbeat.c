@@ -772,6 +772,29 @@ QueueHeartbeatEndLeases(bool *again)
 	return roster.ended;
 }
 
+void
+QueueHeartbeatCount(int32 queue_id, int *live, int *stale)
+{
+	Oid			live_id = QueueCatalogGet(false)->live;
+
+	*live = *stale = 0;
+	if (pg_atomic_read_u32(table.count) == 0)
+		return;
+	LWLockAcquire(table.lock, LW_SHARED);
+	for (int i = 0; i < table.size; i++)
+	{
+		Heartbeat  *entry = QueueTableEntry(&table, i);
+
+		if (entry == NULL || entry->database_id != MyDatabaseId || entry->live_id != live_id)
+			continue;
+		SpinLockAcquire(&entry->link.mutex);
+		if (entry->queue_id == queue_id)
+			(*(entry->stale ? stale : live))++;
+		SpinLockRelease(&entry->link.mutex);
+	}
+	LWLockRelease(table.lock);
+}
+
 /* ---------------------------------------------------------------------
  * queue.sign_off()
  * --------------------------------------------------------------------- */

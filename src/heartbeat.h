@@ -31,6 +31,9 @@ extern bool QueueHeartbeatLost(Oid live_id, TimestampTz *wake_at);
  */
 extern int64 QueueHeartbeatEndLeases(bool *again);
 
+/* how many workers of a queue live, and how many have fallen silent */
+extern void QueueHeartbeatCount(int32 queue_id, int *live, int *stale);
+
 /* the callbacks of xact.c call these */
 extern void QueueHeartbeatCommit(void);
 extern void QueueHeartbeatForget(void);

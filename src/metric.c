@@ -41,6 +41,7 @@
 
 #include "catalog.h"
 #include "compat.h"
+#include "heartbeat.h"
 #include "internal.h"
 #include "limit.h"
 #include "metric.h"
@@ -303,7 +304,37 @@ queue_stats_reset(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-#define METRICS_COLUMNS	(1 + NUM_COUNTS + 1 + NUM_TOTALS + 5 * NUM_TIMES + 5)
+#define TIME_COLUMNS	6
+#define METRICS_COLUMNS	(1 + NUM_COUNTS + 1 + NUM_TOTALS + TIME_COLUMNS * NUM_TIMES + 8)
+
+/*
+ * Histograms for Prometheus: how many times were below 2^10 us, 2^11 us, ...
+ * These are ends of buckets of ours, so the counts are exact.
+ */
+#define LEAST_POWER		10
+#define NUM_BOUNDS		25		/* up to 4.8 hours */
+
+static Datum
+histogram_bounds(void)
+{
+	Datum		bounds[NUM_BOUNDS];
+
+	for (int i = 0; i < NUM_BOUNDS; i++)
+		bounds[i] = Float8GetDatum((double) (INT64CONST(1) << (LEAST_POWER + i)) / USECS_PER_SEC);
+	return PointerGetDatum(construct_array(bounds, NUM_BOUNDS, FLOAT8OID, sizeof(float8),
+										   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+}
+
+static Datum
+histogram(const QueueTotalsRead *read, QueueTime time)
+{
+	Datum		counts[NUM_BOUNDS];
+
+	for (int i = 0; i < NUM_BOUNDS; i++)
+		counts[i] = Int64GetDatum((int64) QueueTimeCountBelow(read, time, LEAST_POWER + i));
+	return PointerGetDatum(construct_array(counts, NUM_BOUNDS, INT8OID, sizeof(int64),
+										   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+}
 
 static void
 put_times(const QueueTotalsRead *read, QueueTime time, Datum *values, bool *nulls)
@@ -316,14 +347,15 @@ put_times(const QueueTotalsRead *read, QueueTime time, Datum *values, bool *null
 		nulls[s] = !QueueTimePercentile(read, time, shares[s], &ms);
 		values[s] = nulls[s] ? (Datum) 0 : Float8GetDatum(ms / 1000);
 	}
-	nulls[3] = nulls[4] = false;
+	nulls[3] = nulls[4] = nulls[5] = false;
 	values[3] = Float8GetDatum((double) read->time_sum[time] / USECS_PER_SEC);
 	values[4] = Int64GetDatum((int64) QueueTimeCount(read, time));
+	values[5] = histogram(read, time);
 }
 
 static void
 put_metrics(ReturnSetInfo *rsinfo, Installation *installation, QueueStore *live,
-			const QueueSettings *settings, int64 live_bytes)
+			const QueueSettings *settings, int64 live_bytes, Datum bounds)
 {
 	QueueSlot  *slot = QueueXactSlot(settings->queue_id);
 	Datum		values[METRICS_COLUMNS] = {0};
@@ -332,11 +364,14 @@ put_metrics(ReturnSetInfo *rsinfo, Installation *installation, QueueStore *live,
 	int64		available;
 	QueueTotalsRead read;
 	int			column = 0;
+	int			workers,
+				stale;
 
 	memset(nulls, true, sizeof(nulls));
 #define PUT(value) (nulls[column] = false, values[column++] = (value))
 	PUT(CStringGetTextDatum(settings->name));
-	if (slot && QueueStatsEnsure(installation) && QueueStatsRead(installation, slot, count))
+	/* who looks this often does not count the tables; the maintenance worker will */
+	if (slot && QueueStatsRead(installation, slot, count))
 	{
 		int64		oldest_ms = oldest_waiting_ms(live, settings, slot, count);
 
@@ -350,13 +385,17 @@ put_metrics(ReturnSetInfo *rsinfo, Installation *installation, QueueStore *live,
 		QueueTotalsGet(&slot->totals, &read);
 		for (int t = 0; t < NUM_TOTALS; t++)
 			PUT(Int64GetDatum((int64) read.total[t]));
-		for (QueueTime t = TIME_WAIT; t <= TIME_PROCESSING; t++, column += 5)
+		for (QueueTime t = TIME_WAIT; t <= TIME_PROCESSING; t++, column += TIME_COLUMNS)
 			put_times(&read, t, values + column, nulls + column);
 	}
-	column = 1 + NUM_COUNTS + 1 + NUM_TOTALS + 5 * NUM_TIMES;
+	column = 1 + NUM_COUNTS + 1 + NUM_TOTALS + TIME_COLUMNS * NUM_TIMES;
+	PUT(bounds);
 	PUT(Int32GetDatum(settings->paused ? 1 : 0));
 	PUT(Int32GetDatum(slot && QueueLimitRead(slot, settings, &available) != 0 ? 1 : 0));
 	PUT(Int32GetDatum(slot ? (int32) pg_atomic_read_u32(&slot->running) : 0));
+	QueueHeartbeatCount(settings->queue_id, &workers, &stale);
+	PUT(Int32GetDatum(workers));
+	PUT(Int32GetDatum(stale));
 	PUT(Int64GetDatum(live_bytes));
 	if (slot)
 		/* seconds since 1970 */
@@ -375,6 +414,7 @@ queue__metrics(PG_FUNCTION_ARGS)
 	Installation *installation = NULL;
 	QueueStore	live;
 	int64		live_bytes;
+	Datum		bounds;
 	ListCell   *lc;
 
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
@@ -384,11 +424,12 @@ queue__metrics(PG_FUNCTION_ARGS)
 	if (installation == NULL)
 		return (Datum) 0;
 	live_bytes = live_table_bytes();
+	bounds = histogram_bounds();
 	CommandCounterIncrement();
 	QueueStoreOpen(&live, false);
 	foreach(lc, QueueSettingsAll())
 		if (monitor || (QueuePrivileges(lfirst(lc)) & PRIVILEGE_BROWSE))
-			put_metrics(rsinfo, installation, &live, lfirst(lc), live_bytes);
+			put_metrics(rsinfo, installation, &live, lfirst(lc), live_bytes, bounds);
 	QueueStoreClose(&live);
 	return (Datum) 0;
 }

@@ -237,6 +237,17 @@ QueueTimeCount(const QueueTotalsRead *read, QueueTime time)
 	return count;
 }
 
+/* a power of two is the end of a bucket */
+uint64
+QueueTimeCountBelow(const QueueTotalsRead *read, QueueTime time, int power)
+{
+	uint64		count = 0;
+
+	for (int b = 0; b < Min((power - 1) * 4, TIME_BUCKETS - 1); b++)
+		count += read->time_count[time][b];
+	return count;
+}
+
 bool
 QueueTimeMean(const QueueTotalsRead *read, QueueTime time, double *ms)
 {

@@ -90,6 +90,9 @@ extern bool QueueTimePercentile(const QueueTotalsRead *read, QueueTime time, dou
 								double *ms);
 extern uint64 QueueTimeCount(const QueueTotalsRead *read, QueueTime time);
 
+/* how many were less than 2^power microseconds */
+extern uint64 QueueTimeCountBelow(const QueueTotalsRead *read, QueueTime time, int power);
+
 /* columns of queue_stats(), from enqueued_total to stats_reset */
 #define TOTALS_COLUMNS	(NUM_TOTALS + NUM_RATES + 4 * NUM_TIMES + 1)
 extern void QueueTotalsPut(QueueTotals *totals, Datum *values, bool *nulls);

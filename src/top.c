@@ -39,6 +39,17 @@ put_line(ReturnSetInfo *rsinfo, StringInfo line)
 	resetStringInfo(line);
 }
 
+/* a character that turns the direction of the text around it: U+202A to U+202E, U+2066 to U+2069 */
+static bool
+turns(const char *name)
+{
+	const unsigned char *bytes = (const unsigned char *) name;
+
+	return GetDatabaseEncoding() == PG_UTF8 && bytes[0] == 0xE2 &&
+		((bytes[1] == 0x80 && bytes[2] >= 0xAA && bytes[2] <= 0xAE) ||
+		 (bytes[1] == 0x81 && bytes[2] >= 0xA6 && bytes[2] <= 0xA9));
+}
+
 /* a name, cut or filled; what a terminal would obey is shown as a question mark */
 static void
 put_name(StringInfo line, const char *name)
@@ -50,7 +61,7 @@ put_name(StringInfo line, const char *name)
 	for (; *name; name += length)
 	{
 		int			width = pg_dsplen(name);
-		bool		control = width < 0 || (unsigned char) *name < ' ';
+		bool		control = width < 0 || (unsigned char) *name < ' ' || turns(name);
 
 		length = Min(pg_mblen(name), (int) strlen(name));
 		width = control ? 1 : width;

@@ -213,7 +213,7 @@ read_queues(Report *report)
 									" FROM queue.queue_stats() AS s JOIN queue.queue AS q"
 									" ON q.queue_name = s.queue_name"
 									" LEFT JOIN (%s) AS a ON a.queue_name = s.queue_name"
-									" ORDER BY coalesce(a.rank, 0) DESC, s.oldest_waiting_age DESC NULLS LAST,"
+									" ORDER BY coalesce(a.rank, 0) DESC, date_trunc('minute', s.oldest_waiting_age) DESC NULLS LAST,"
 									" s.failed DESC, s.waiting DESC, s.queue_name", alerts),
 						   0, NULL, NULL);
 	report->shown = Min(report->queues.count, MAX_QUEUES);

@@ -23,7 +23,7 @@ static const char colours[] =
 "--completed:#12805c;--enqueued:#2f6fde;--p50:#2f6fde;--p95:#b7791f;"
 "--critical:#b42323;--critical-bg:#fdecec;--warning:#85550a;--warning-bg:#fdf3dc;"
 "--info:#1f5fc4;--info-bg:#e8f0fd;--good:#0d6b4c;--good-bg:#e2f5ec}\n"
-"@media (prefers-color-scheme:dark){:root{--bg:#101418;--card:#181d23;--ink:#e4e8ec;"
+"@media screen and (prefers-color-scheme:dark){:root{--bg:#101418;--card:#181d23;--ink:#e4e8ec;"
 "--mute:#9ba6b3;--rule:#2a3139;--track:#2a3139;--link:#7fb0ff;"
 "--waiting:#6ea3ff;--active:#3fbf8c;--delayed:#e0aa3e;--blocked:#a991ff;--failed:#ff7d75;"
 "--completed:#3fbf8c;--enqueued:#6ea3ff;--p50:#6ea3ff;--p95:#e0aa3e;"
@@ -102,14 +102,15 @@ static const char parts[] =
 "footer{margin:40px auto;color:var(--mute);font-size:13.5px}\n";
 
 static const char narrow[] =
-"@media (max-width:1000px){.sums{grid-template-columns:repeat(3,1fr)}.charts{grid-template-columns:1fr}}\n"
-"@media (max-width:760px){main,header,footer{padding-left:14px;padding-right:14px}header{padding-top:22px}"
+"@media screen and (max-width:1000px){.charts{grid-template-columns:1fr}}\n"
+"@media screen and (max-width:640px){.sums{grid-template-columns:repeat(3,1fr)}}\n"
+"@media screen and (max-width:900px){main,header,footer{padding-left:14px;padding-right:14px}header{padding-top:22px}"
 "header h1{font-size:23px}.sums{gap:8px}.sums div{padding:10px 12px}.sums dd{font-size:20px}"
 ".sums dt{font-size:12.5px}"
 "nav{padding:0 14px;font-size:15px;gap:0 18px}a{padding:9px 0}"
 "table,tbody,td{display:block;width:auto}thead{position:absolute;width:1px;height:1px;overflow:hidden;"
 "clip-path:inset(50%)}"
-"tbody tr{display:grid;grid-template-columns:repeat(3,minmax(0,1fr));grid-auto-flow:dense;gap:6px 12px;padding:14px 16px}"
+"tbody tr{display:grid;grid-template-columns:repeat(auto-fill,minmax(92px,1fr));grid-auto-flow:dense;gap:6px 12px;padding:14px 16px}"
 "tbody tr:first-child{border-top:0}td,td:first-child,td:last-child{padding:0;min-width:0;grid-column:1/-1}"
 "td[data-l]{display:flex;gap:12px;justify-content:space-between;text-align:right;min-width:0}"
 "td[data-l]::before{content:attr(data-l);color:var(--mute);text-align:left;flex:none;font-size:13px;font-weight:400}"
@@ -119,8 +120,13 @@ static const char narrow[] =
 "td.barcell,td.errcell,td.sparkcell{width:auto}.bar{margin:0}.spark{width:60%}"
 ".alerts li{padding:12px 16px;grid-template-columns:minmax(0,1fr)}summary{padding:6px 0}"
 ".chart{padding:14px 16px}.n{white-space:normal}}\n"
-"@media print{:root{--bg:#fff;--mute:#444}body{font-size:11px}main,header,footer{max-width:none;padding:0}"
-".card{border-color:#bbb}tr,li,figure,.sums div{break-inside:avoid}h2{break-after:avoid}"
+"@media print{:root{color-scheme:light;--bg:#fff;--mute:#444}body *{font-size:10px!important}h1,h1 *{font-size:20px!important}"
+"h2,h2 small{font-size:13px!important}.sums dd{font-size:16px!important}main,header,footer{max-width:none;padding:0}"
+".card{border-color:#bbb}.sums{gap:8px}.sums div{padding:6px 10px}h2{margin:20px 0 8px}th,td{padding:4px}"
+"th:first-child,td:first-child{padding-left:10px;min-width:96px}.barcell{min-width:50px}.sparkcell{width:64px}"
+"th:last-child,td:last-child{padding-right:8px}.spark{width:52px;height:16px}.label,.ids{min-width:60px}.alerts li{padding:6px 10px;grid-template-columns:minmax(0,180px) minmax(0,1fr)}"
+".plot svg{height:120px}.ys{height:118px}"
+"tr,li,figure,.sums div{break-inside:avoid}h2{break-after:avoid}"
 "nav{display:none}*{-webkit-print-color-adjust:exact;print-color-adjust:exact}}\n";
 
 void

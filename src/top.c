@@ -214,7 +214,7 @@ static const char top_query[] =
 " FROM queue.queue_stats() AS s JOIN queue.queue AS q ON q.queue_name = s.queue_name"
 " LEFT JOIN (SELECT queue_name, count(*) AS workers FROM queue.worker GROUP BY queue_name) AS w"
 " ON w.queue_name = s.queue_name"
-" ORDER BY s.oldest_waiting_age DESC NULLS LAST, s.failed DESC, s.waiting DESC, s.queue_name";
+" ORDER BY date_trunc('minute', s.oldest_waiting_age) DESC NULLS LAST, s.failed DESC, s.waiting DESC, s.queue_name";
 
 Datum
 queue_top(PG_FUNCTION_ARGS)

@@ -47,6 +47,7 @@ QUEUE_FUNCTION(queue_report);
 /* the history is shown in points of 5 minutes */
 #define HISTORY_POINTS	72
 #define POINT_MINUTES	5
+#define HISTORY_START	"(statement_timestamp() - interval '6 hours')"
 
 typedef struct Report
 {
@@ -259,17 +260,18 @@ query_history(const Report *report)
 	Oid			type = INT4ARRAYOID;
 	Datum		value = column_array(&report->queues, report->shown, "queue_id", INT4OID);
 
-	return QueueRowsQuery(psprintf("SELECT array_position($1, h.queue_id) - 1 AS queue,"
-								   " floor(extract(epoch FROM h.at - p.start) / (60 * %d))::int AS point,"
-								   " avg(h.waiting) AS waiting, sum(h.enqueued_count) / %d.0 AS enqueued,"
-								   " sum(h.completed_count) / %d.0 AS completed, sum(h.failed_count) / %d.0 AS failed,"
-								   " max(h.wait_p95_ms) / 1000 AS wait,"
-								   " max(h.processing_p95_ms) / 1000 AS processing"
-								   " FROM (SELECT clock_timestamp() - interval '%d minutes' AS start) AS p,"
-								   " queue.metric_history AS h"
-								   " WHERE h.at >= p.start AND h.queue_id = ANY ($1) GROUP BY 1, 2",
+	/* a row for each minute of each queue: nothing dear in the inner query */
+	return QueueRowsQuery(psprintf("SELECT array_position($1, p.queue_id) - 1 AS queue,"
+								   " round(extract(epoch FROM p.bin - " HISTORY_START ") / (60 * %d)) AS point, p.*"
+								   " FROM (SELECT h.queue_id, date_bin('%d minutes', h.at, " HISTORY_START ") AS bin,"
+								   "  avg(h.waiting) AS waiting, sum(h.enqueued_count)::float8 / %d AS enqueued,"
+								   "  sum(h.completed_count)::float8 / %d AS completed,"
+								   "  sum(h.failed_count)::float8 / %d AS failed,"
+								   "  max(h.wait_p95_ms) / 1000 AS wait, max(h.processing_p95_ms) / 1000 AS processing"
+								   "  FROM queue.metric_history AS h"
+								   "  WHERE h.at >= " HISTORY_START " AND h.queue_id = ANY ($1) GROUP BY 1, 2) AS p",
 								   POINT_MINUTES, POINT_MINUTES, POINT_MINUTES, POINT_MINUTES,
-								   HISTORY_POINTS * POINT_MINUTES), 1, &type, &value);
+								   POINT_MINUTES), 1, &type, &value);
 }
 
 static void
@@ -558,7 +560,7 @@ static const char *const *
 point_times(void)
 {
 	const char **times = palloc(HISTORY_POINTS * sizeof(char *));
-	Rows		rows = QueueRowsQuery(psprintf("SELECT to_char(clock_timestamp() + (i - %d) * interval '%d minutes',"
+	Rows		rows = QueueRowsQuery(psprintf("SELECT to_char(statement_timestamp() + (i - %d) * interval '%d minutes',"
 									  " 'HH24:MI') AS at FROM generate_series(1, %d) AS i",
 									  HISTORY_POINTS, POINT_MINUTES, HISTORY_POINTS), 0, NULL, NULL);
 
@@ -817,8 +819,8 @@ put_schedules(Report *report)
 static void
 put_footer(Report *report)
 {
-	put(report, "</main>\n<footer>Counts of completed and failed jobs are of those that are kept. Times are"
-		" the server&#x27;s. Made by <code>SELECT queue.report()</code>.</footer>\n</body>\n</html>\n");
+	put(report, "</main>\n<footer>Counts of completed and failed jobs are of those that are kept; in and out are of the"
+		" last minute, wait p95 of all since the last reset. Times are the server&#x27;s. Made by <code>SELECT queue.report()</code>.</footer>\n</body>\n</html>\n");
 }
 
 Datum

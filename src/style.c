@@ -6,7 +6,8 @@
  * Colours are variables, once for light and once for dark.  Texts have a
  * contrast of at least 4.5:1 on what is behind them; no state is told by its
  * colour alone.  A table whose rows are long becomes a list of cards where the
- * window is narrow: each cell tells its column's name (data-l) there.
+ * window is narrow: each cell tells its column's name (data-l) there, and those
+ * that say nothing ("none") are left out.  Paper is light, and has the tables.
  *
  * No '<' and no '&' in here: the page is XML as well.
  *

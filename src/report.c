@@ -33,6 +33,7 @@ QUEUE_FUNCTION(queue_report);
 
 #define MAX_QUEUES		100
 #define MAX_ALERTS		50
+#define OPEN_ALERTS		12
 #define MAX_FAILING		50		/* queues whose errors are looked at */
 #define MAX_LOOK		"200"	/* failed jobs of each */
 #define MAX_GROUPS		20
@@ -395,47 +396,63 @@ put_alert(Report *report, const Rows *rows, int row)
 	put(report, "</code></p></div></li>\n");
 }
 
+static int
+count_alerts(const Rows *alerts, const char *severity)
+{
+	int			count = 0;
+
+	for (int i = 0; i < alerts->count; i++)
+		count += strcmp(severity_class(QueueRowsText(alerts, i, "severity")), severity) == 0;
+	return count;
+}
+
 /* "1 critical, 2 warnings", of all of them; NULL if there are none */
 static const char *
 summary(const Rows *alerts)
 {
-	static const char *const severities[] = {"critical", "warning", "info"};
+	int			critical = count_alerts(alerts, "critical");
+	int			warnings = count_alerts(alerts, "warning");
+	int			infos = count_alerts(alerts, "info");
 	StringInfoData text;
 
 	initStringInfo(&text);
-	for (int s = 0; s < lengthof(severities); s++)
-	{
-		int			count = 0;
-
-		for (int i = 0; i < alerts->count; i++)
-			count += strcmp(severity_class(QueueRowsText(alerts, i, "severity")), severities[s]) == 0;
-		if (count > 0)
-			appendStringInfo(&text, "%s%d %s%s", text.len > 0 ? ", " : "", count, severities[s],
-							 s == 1 && count > 1 ? "s" : "");
-	}
+	if (critical > 0)
+		appendStringInfo(&text, "%d critical", critical);
+	if (warnings > 0)
+		appendStringInfo(&text, "%s%d warning%s", text.len > 0 ? ", " : "", warnings,
+						 warnings > 1 ? "s" : "");
+	if (infos > 0)
+		appendStringInfo(&text, "%s%d info", text.len > 0 ? ", " : "", infos);
 	return text.len > 0 ? text.data : NULL;
 }
 
+/* the critical ones are open to the eye, of the others the first */
 static void
 put_problems(Report *report)
 {
-	int			shown = Min(report->alerts.count, MAX_ALERTS);
+	const Rows *alerts = &report->alerts;
+	int			shown = Min(alerts->count, MAX_ALERTS);
+	int			open = Max(count_alerts(alerts, "critical"), OPEN_ALERTS);
 
 	if (!report->health)
 		return;
-	begin_section(report, "problems", "Problems", summary(&report->alerts));
+	begin_section(report, "problems", "Problems", summary(alerts));
 	if (shown == 0)
 		put(report, "<p class=\"card allgood\">No problems.</p>\n");
 	else
-	{
 		put(report, "<ul class=\"card alerts\">\n");
-		for (int i = 0; i < shown; i++)
-			put_alert(report, &report->alerts, i);
-		put(report, "</ul>\n");
+	for (int i = 0; i < shown; i++)
+	{
+		if (i == open)
+			appendStringInfo(&report->out, "</ul>\n<details><summary>%d more</summary>\n"
+							 "<ul class=\"card alerts\">\n", shown - open);
+		put_alert(report, alerts, i);
 	}
-	if (report->alerts.count > shown)
-		appendStringInfo(&report->out, "<p class=\"note\">and %d more.</p>\n",
-						 report->alerts.count - shown);
+	if (shown > 0)
+		put(report, shown > open ? "</ul></details>\n" : "</ul>\n");
+	if (alerts->count > shown)
+		appendStringInfo(&report->out, "<p class=\"note\">and %d that are not shown.</p>\n",
+						 alerts->count - shown);
 	put(report, "</section>\n");
 }
 

@@ -98,7 +98,7 @@ static const char parts[] =
 ".ys,.xs{display:flex;justify-content:space-between;font-size:12.5px;color:var(--mute);line-height:1}"
 ".ys{flex-direction:column;text-align:right;height:196.5px;margin-top:1.5px}"
 ".xs{grid-column:2;margin-top:2px}\n"
-"details{margin-top:4px}summary{cursor:pointer;color:var(--link);font-size:13.5px}"
+"details{margin-top:4px}section>details{margin-top:8px}section>details .alerts{margin-top:8px}summary{cursor:pointer;color:var(--link);font-size:13.5px}"
 "details code{display:block;white-space:pre-wrap;margin-top:4px}.text{white-space:pre-wrap}\n"
 "footer{margin:40px auto;color:var(--mute);font-size:13.5px}\n";
 

@@ -125,9 +125,10 @@ $node->safe_psql('hundred', q{
 	SELECT queue.create_queue(format('%s%s of customer %s', CASE WHEN i % 9 = 0 THEN 'synchronisation.' END,
 		(ARRAY['mail', 'import', 'invoice', 'thumbnail'])[i % 4 + 1], i), max_attempts => 1) FROM generate_series(1, 110) AS i;
 	SELECT count(queue.enqueue(queue_name, '{}')) FROM queue.queue, generate_series(1, 20);
-	SELECT count(queue.fail(job_id, 'it went wrong')) FROM queue.queue AS q, queue.dequeue_batch(q.queue_name, q.queue_id % 3)
+	SELECT count(queue.fail(job_id, 'it went wrong')) FROM queue.queue AS q, queue.dequeue_batch(q.queue_name, q.queue_id % 3 * 8)
 		WHERE q.queue_id % 3 > 0});
 wait_for($node, q{SELECT count(*) > 2 FROM queue.health_alerts()}, 'there are problems');
+ok($node->poll_query_until('hundred', q{SELECT count(*) > 30 FROM queue.health_alerts()}), 'and more than are open to the eye');
 
 # ---------------------------------------------------------------------
 # Pages and faults

@@ -33,6 +33,7 @@ QUEUE_FUNCTION(queue_report);
 
 #define MAX_QUEUES		100
 #define MAX_ALERTS		50
+#define OPEN_ALERTS		12
 #define MAX_FAILING		50		/* queues whose errors are looked at */
 #define MAX_LOOK		"200"	/* failed jobs of each */
 #define MAX_GROUPS		20
@@ -47,13 +48,16 @@ QUEUE_FUNCTION(queue_report);
 /* the history is shown in points of 5 minutes */
 #define HISTORY_POINTS	72
 #define POINT_MINUTES	5
+#define HISTORY_START	"(statement_timestamp() - interval '6 hours')"
 
 typedef struct Report
 {
 	StringInfoData out;
 	Rows		queues;			/* all, in the order to show them */
 	int			shown;			/* so many of them */
+	StringInfoData nav;			/* links to the sections so far */
 	bool		health;			/* queue.health_alerts() may be called */
+	Rows		alerts;			/* the worst first, if it may */
 	/* of the last hours, if there are any; by point, see read_history() */
 	bool		history;
 	double	   *waiting;		/* the points of each queue shown */
@@ -125,6 +129,15 @@ put_count(Report *report, const char *label, double count)
 	put(report, "</td>");
 }
 
+/* failed ones stand out */
+static void
+put_failed(Report *report, double count)
+{
+	begin_cell(report, "failed", count > 0 ? "n bad" : "n none");
+	QueueHtmlCount(&report->out, count);
+	put(report, "</td>");
+}
+
 static void
 put_duration(Report *report, const char *label, double seconds)
 {
@@ -136,7 +149,7 @@ put_duration(Report *report, const char *label, double seconds)
 static void
 put_text(Report *report, const char *label, const char *text)
 {
-	begin_cell(report, label, NULL);
+	begin_cell(report, label, text ? "label" : "label none");
 	if (text)
 		put_name(report, text);
 	else
@@ -150,11 +163,13 @@ put_pill(Report *report, const char *class, const char *label)
 	appendStringInfo(&report->out, "<span class=\"pill %s\">%s</span>", class, label);
 }
 
+/* id: what the link at the top of the page leads to */
 static void
-begin_section(Report *report, const char *title, const char *remark)
+begin_section(Report *report, const char *id, const char *title, const char *remark)
 {
-	appendStringInfo(&report->out, "<section><h2>%s%s%s%s</h2>\n", title,
-					 remark ? "<small>" : "", remark ? remark : "", remark ? "</small>" : "");
+	appendStringInfo(&report->nav, "<a href=\"#%s\">%s</a>\n", id, title);
+	appendStringInfo(&report->out, "<section id=\"%s\"><h2>%s%s%s%s</h2>\n", id, title,
+					 remark ? " <small>" : "", remark ? remark : "", remark ? "</small>" : "");
 }
 
 /* columns: their names; one that begins with # is of numbers */
@@ -200,10 +215,19 @@ read_queues(Report *report)
 									" FROM queue.queue_stats() AS s JOIN queue.queue AS q"
 									" ON q.queue_name = s.queue_name"
 									" LEFT JOIN (%s) AS a ON a.queue_name = s.queue_name"
-									" ORDER BY coalesce(a.rank, 0) DESC, s.oldest_waiting_age DESC NULLS LAST,"
+									" ORDER BY coalesce(a.rank, 0) DESC, date_trunc('minute', s.oldest_waiting_age) DESC NULLS LAST,"
 									" s.failed DESC, s.waiting DESC, s.queue_name", alerts),
 						   0, NULL, NULL);
 	report->shown = Min(report->queues.count, MAX_QUEUES);
+}
+
+static void
+read_alerts(Report *report)
+{
+	if (report->health)
+		report->alerts = QueueRowsQuery("SELECT * FROM queue.health_alerts() AS a"
+										" ORDER BY CASE a.severity WHEN 'critical' THEN 1 WHEN 'warning' THEN 2 ELSE 3 END,"
+										" a.queue_name NULLS FIRST, a.code", 0, NULL, NULL);
 }
 
 static double *
@@ -237,17 +261,18 @@ query_history(const Report *report)
 	Oid			type = INT4ARRAYOID;
 	Datum		value = column_array(&report->queues, report->shown, "queue_id", INT4OID);
 
-	return QueueRowsQuery(psprintf("SELECT array_position($1, h.queue_id) - 1 AS queue,"
-								   " floor(extract(epoch FROM h.at - p.start) / (60 * %d))::int AS point,"
-								   " avg(h.waiting) AS waiting, sum(h.enqueued_count) / %d.0 AS enqueued,"
-								   " sum(h.completed_count) / %d.0 AS completed, sum(h.failed_count) / %d.0 AS failed,"
-								   " max(h.wait_p95_ms) / 1000 AS wait,"
-								   " max(h.processing_p95_ms) / 1000 AS processing"
-								   " FROM (SELECT clock_timestamp() - interval '%d minutes' AS start) AS p,"
-								   " queue.metric_history AS h"
-								   " WHERE h.at >= p.start AND h.queue_id = ANY ($1) GROUP BY 1, 2",
+	/* a row for each minute of each queue: nothing dear in the inner query */
+	return QueueRowsQuery(psprintf("SELECT array_position($1, p.queue_id) - 1 AS queue,"
+								   " round(extract(epoch FROM p.bin - " HISTORY_START ") / (60 * %d)) AS point, p.*"
+								   " FROM (SELECT h.queue_id, date_bin('%d minutes', h.at, " HISTORY_START ") AS bin,"
+								   "  avg(h.waiting) AS waiting, sum(h.enqueued_count)::float8 / %d AS enqueued,"
+								   "  sum(h.completed_count)::float8 / %d AS completed,"
+								   "  sum(h.failed_count)::float8 / %d AS failed,"
+								   "  max(h.wait_p95_ms) / 1000 AS wait, max(h.processing_p95_ms) / 1000 AS processing"
+								   "  FROM queue.metric_history AS h"
+								   "  WHERE h.at >= " HISTORY_START " AND h.queue_id = ANY ($1) GROUP BY 1, 2) AS p",
 								   POINT_MINUTES, POINT_MINUTES, POINT_MINUTES, POINT_MINUTES,
-								   HISTORY_POINTS * POINT_MINUTES), 1, &type, &value);
+								   POINT_MINUTES), 1, &type, &value);
 }
 
 static void
@@ -313,7 +338,7 @@ put_header(Report *report)
 	put_name(report, QueueRowsText(&rows, 0, "role"));
 	appendStringInfo(&report->out, " sees it, at <time datetime=\"%s\">", QueueRowsText(&rows, 0, "iso"));
 	QueueHtmlText(&report->out, QueueRowsText(&rows, 0, "at"), NAME_CHARS);
-	put(report, "</time>.</p>\n</header>\n<main>\n");
+	put(report, "</time>.</p>\n</header>\n");
 }
 
 static const char *const states[] = {"waiting", "active", "delayed", "blocked", "failed", "completed"};
@@ -350,51 +375,84 @@ put_alert(Report *report, const Rows *rows, int row)
 {
 	const char *class = severity_class(QueueRowsText(rows, row, "severity"));
 
-	appendStringInfo(&report->out, "<li class=\"%s\">", class);
+	appendStringInfo(&report->out, "<li class=\"%s\"><p>", class);
 	put_pill(report, class, class);
 	put(report, "<span class=\"name\">");
 	if (QueueRowsText(rows, row, "queue_name"))
 		put_name(report, QueueRowsText(rows, row, "queue_name"));
 	else
 		put(report, "the server");
-	put(report, "</span> <span class=\"text\">");
-	put_name(report, QueueRowsText(rows, row, "code"));
-	put(report, "</span><p class=\"text\"><bdi>");
+	put(report, "</span></p><div><p class=\"text\"><bdi>");
 	QueueHtmlText(&report->out, QueueRowsText(rows, row, "message"), ERROR_CHARS);
-	put(report, "</bdi></p>");
+	put(report, "</bdi></p><p class=\"mute\">");
 	if (QueueRowsText(rows, row, "recommendation"))
 	{
-		put(report, "<p class=\"mute text\"><bdi>");
+		put(report, "<bdi class=\"text\">");
 		QueueHtmlText(&report->out, QueueRowsText(rows, row, "recommendation"), ERROR_CHARS);
-		put(report, "</bdi></p>");
+		put(report, "</bdi> ");
 	}
-	put(report, "</li>\n");
+	put(report, "<code>");
+	put_name(report, QueueRowsText(rows, row, "code"));
+	put(report, "</code></p></div></li>\n");
 }
 
+static int
+count_alerts(const Rows *alerts, const char *severity)
+{
+	int			count = 0;
+
+	for (int i = 0; i < alerts->count; i++)
+		count += strcmp(severity_class(QueueRowsText(alerts, i, "severity")), severity) == 0;
+	return count;
+}
+
+/* "1 critical, 2 warnings", of all of them; NULL if there are none */
+static const char *
+summary(const Rows *alerts)
+{
+	int			critical = count_alerts(alerts, "critical");
+	int			warnings = count_alerts(alerts, "warning");
+	int			infos = count_alerts(alerts, "info");
+	StringInfoData text;
+
+	initStringInfo(&text);
+	if (critical > 0)
+		appendStringInfo(&text, "%d critical", critical);
+	if (warnings > 0)
+		appendStringInfo(&text, "%s%d warning%s", text.len > 0 ? ", " : "", warnings,
+						 warnings > 1 ? "s" : "");
+	if (infos > 0)
+		appendStringInfo(&text, "%s%d info", text.len > 0 ? ", " : "", infos);
+	return text.len > 0 ? text.data : NULL;
+}
+
+/* the critical ones are open to the eye, of the others the first */
 static void
 put_problems(Report *report)
 {
-	Rows		rows;
-	int			shown;
+	const Rows *alerts = &report->alerts;
+	int			shown = Min(alerts->count, MAX_ALERTS);
+	int			open = Max(count_alerts(alerts, "critical"), OPEN_ALERTS);
 
 	if (!report->health)
 		return;
-	rows = QueueRowsQuery("SELECT * FROM queue.health_alerts() AS a"
-				 " ORDER BY CASE a.severity WHEN 'critical' THEN 1 WHEN 'warning' THEN 2 ELSE 3 END,"
-				 " a.queue_name NULLS FIRST, a.code", 0, NULL, NULL);
-	shown = Min(rows.count, MAX_ALERTS);
-	begin_section(report, "Problems", NULL);
+	begin_section(report, "problems", "Problems", summary(alerts));
 	if (shown == 0)
 		put(report, "<p class=\"card allgood\">No problems.</p>\n");
 	else
-	{
 		put(report, "<ul class=\"card alerts\">\n");
-		for (int i = 0; i < shown; i++)
-			put_alert(report, &rows, i);
-		put(report, "</ul>\n");
+	for (int i = 0; i < shown; i++)
+	{
+		if (i == open)
+			appendStringInfo(&report->out, "</ul>\n<details><summary>%d more</summary>\n"
+							 "<ul class=\"card alerts\">\n", shown - open);
+		put_alert(report, alerts, i);
 	}
-	if (rows.count > shown)
-		appendStringInfo(&report->out, "<p class=\"note\">and %d more.</p>\n", rows.count - shown);
+	if (shown > 0)
+		put(report, shown > open ? "</ul></details>\n" : "</ul>\n");
+	if (alerts->count > shown)
+		appendStringInfo(&report->out, "<p class=\"note\">and %d that are not shown.</p>\n",
+						 alerts->count - shown);
 	put(report, "</section>\n");
 }
 
@@ -438,21 +496,27 @@ put_rate(Report *report, const char *label, double rate)
 
 /*
  * The line of a queue: its waiting jobs.  A queue at rest has no rows: what it
- * had in its last one, it has still.
+ * had in its last one, it has still.  One point is no line.
  */
 static void
 put_spark(Report *report, int row)
 {
 	double	   *points = report->waiting + row * HISTORY_POINTS;
 	double		last = NAN;
+	double		most = 0;
+	int			known = 0;
 
 	for (int i = 0; i < HISTORY_POINTS; i++)
+	{
 		last = points[i] = isnan(points[i]) ? last : points[i];
-	begin_cell(report, "6 hours", isnan(last) ? "sparkcell none" : "sparkcell");
-	if (isnan(last))
-		put(report, "&#x2013;");
-	else
+		known += !isnan(last);
+		take_greatest(&most, last);
+	}
+	begin_cell(report, "6 hours", known > 1 && most > 0 ? "sparkcell" : "sparkcell none");
+	if (known > 1)
 		QueueHtmlSpark(&report->out, points, HISTORY_POINTS, "waiting jobs over the last 6 hours");
+	else
+		put(report, "&#x2013;");
 	put(report, "</td>");
 }
 
@@ -474,8 +538,9 @@ put_queue(Report *report, int row)
 	put(report, "</td><td class=\"barcell\">");
 	QueueHtmlBar(&report->out, parts, lengthof(parts));
 	put(report, "</td>");
-	for (int s = 0; s < lengthof(parts); s++)
+	for (int s = 0; s < lengthof(parts) - 1; s++)
 		put_count(report, states[s], QueueRowsNumber(queues, row, states[s]));
+	put_failed(report, QueueRowsNumber(queues, row, "failed"));
 	put_duration(report, "oldest", QueueRowsNumber(queues, row, "oldest"));
 	put_rate(report, "in", QueueRowsNumber(queues, row, "enqueue_rate"));
 	put_rate(report, "out", QueueRowsNumber(queues, row, "completion_rate"));
@@ -491,7 +556,7 @@ put_queues(Report *report)
 	static const char *const columns[] = {"queue", "jobs", "#waiting", "#active", "#delayed", "#blocked",
 		"#failed", "#oldest", "#in", "#out", "#wait p95", "6 hours"};
 
-	begin_section(report, "Queues", "what needs attention first");
+	begin_section(report, "queues", "Queues", "what needs attention first");
 	if (report->queues.count == 0)
 	{
 		put(report, "<p class=\"card empty\">There is no queue yet, or none that you may browse."
@@ -512,7 +577,7 @@ static const char *const *
 point_times(void)
 {
 	const char **times = palloc(HISTORY_POINTS * sizeof(char *));
-	Rows		rows = QueueRowsQuery(psprintf("SELECT to_char(clock_timestamp() + (i - %d) * interval '%d minutes',"
+	Rows		rows = QueueRowsQuery(psprintf("SELECT to_char(statement_timestamp() + (i - %d) * interval '%d minutes',"
 									  " 'HH24:MI') AS at FROM generate_series(1, %d) AS i",
 									  HISTORY_POINTS, POINT_MINUTES, HISTORY_POINTS), 0, NULL, NULL);
 
@@ -538,7 +603,7 @@ put_charts(Report *report)
 	if (!report->history)
 		return;
 	times = point_times();
-	begin_section(report, "The last 6 hours", report->queues.count > report->shown ?
+	begin_section(report, "hours", "The last 6 hours", report->queues.count > report->shown ?
 				  "of the queues above" : NULL);
 	put(report, "<div class=\"charts\">\n");
 	QueueHtmlChart(&report->out, "Throughput", "jobs per minute", throughput, lengthof(throughput),
@@ -571,7 +636,7 @@ read_failures(Report *report)
 				 " (array_agg(f.payload ORDER BY f.finished_at DESC))[1] AS payload,"
 				 " (array_agg(f.worker ORDER BY f.finished_at DESC))[1] AS worker,"
 				 " (array_agg(f.attempt ORDER BY f.finished_at DESC))[1] AS attempt,"
-				 " array_to_string((array_agg(f.job_id ORDER BY f.finished_at DESC))[1:5], ', ') AS job_ids,"
+				 " array_to_string((array_agg(f.job_id ORDER BY f.finished_at DESC))[1:3], ', ') AS job_ids,"
 				 " to_char(max(f.finished_at), 'YYYY-MM-DD HH24:MI:SS') AS at,"
 				 " extract(epoch FROM clock_timestamp() - max(f.finished_at)) AS age"
 				 " FROM unnest($1, $2) AS q (queue_id, queue_name), LATERAL ("
@@ -606,7 +671,9 @@ put_failure(Report *report, const Rows *rows, int row)
 	appendStringInfo(&report->out, "<span><time title=\"%s\">", QueueRowsText(rows, row, "at"));
 	QueueHtmlDuration(&report->out, QueueRowsNumber(rows, row, "age"));
 	put(report, " ago</time></span></td>");
-	put_text(report, "job", QueueRowsText(rows, row, "job_ids"));
+	begin_cell(report, "job", "ids");
+	put(report, QueueRowsText(rows, row, "job_ids"));
+	put(report, "</td>");
 	put_text(report, "worker", QueueRowsText(rows, row, "worker"));
 	put(report, "</tr>\n");
 }
@@ -617,7 +684,7 @@ put_failures(Report *report)
 	static const char *const columns[] = {"queue", "#jobs", "error", "#newest", "job", "worker"};
 	Rows		rows = read_failures(report);
 
-	begin_section(report, "Failed jobs", "newest first, by error; of each queue the newest " MAX_LOOK);
+	begin_section(report, "failed", "Failed jobs", "newest first, by error; of each queue the newest " MAX_LOOK);
 	if (rows.count == 0)
 	{
 		put(report, "<p class=\"card empty\">No job has failed for good.</p></section>\n");
@@ -649,7 +716,7 @@ put_worker(Report *report, const Rows *rows, int row)
 	put_text(report, "job", QueueRowsText(rows, row, "job_id"));
 	put_duration(report, "for", QueueRowsNumber(rows, row, "busy"));
 	put_count(report, "done", QueueRowsNumber(rows, row, "done"));
-	put_count(report, "failed", QueueRowsNumber(rows, row, "failed"));
+	put_failed(report, QueueRowsNumber(rows, row, "failed"));
 	put_duration(report, "mean", QueueRowsNumber(rows, row, "mean_ms") / 1000);
 	put_duration(report, "heard of", QueueRowsNumber(rows, row, "silent"));
 	put(report, "</tr>\n");
@@ -666,7 +733,7 @@ put_workers(Report *report)
 									  " ORDER BY w.state <> 'stale', w.state <> 'busy', w.job_since, w.worker LIMIT %d",
 									  MAX_WORKERS), 0, NULL, NULL);
 
-	begin_section(report, "Workers", NULL);
+	begin_section(report, "workers", "Workers", NULL);
 	if (rows.count == 0)
 	{
 		put(report, "<p class=\"card empty\">None that is told of: no handler runs, and no worker"
@@ -703,7 +770,7 @@ put_batch(Report *report, const Rows *rows, int row)
 	put(report, "</td>");
 	put_count(report, "jobs", total);
 	put_count(report, "open", QueueRowsNumber(rows, row, "open"));
-	put_count(report, "failed", failed);
+	put_failed(report, failed);
 	put_duration(report, "since", QueueRowsNumber(rows, row, "age"));
 	put_text(report, "source", QueueRowsText(rows, row, "source"));
 	put(report, "</tr>\n");
@@ -721,7 +788,7 @@ put_batches(Report *report)
 
 	if (rows.count == 0)
 		return;
-	begin_section(report, "Batches in progress", NULL);
+	begin_section(report, "batches", "Batches in progress", NULL);
 	begin_table(report, columns, lengthof(columns));
 	for (int i = 0; i < rows.count; i++)
 		put_batch(report, &rows, i);
@@ -744,7 +811,7 @@ put_schedules(Report *report)
 						  MAX_SCHEDULES), 0, NULL, NULL);
 	if (rows.count == 0)
 		return;
-	begin_section(report, "Schedules", NULL);
+	begin_section(report, "schedules", "Schedules", NULL);
 	begin_table(report, columns, lengthof(columns));
 	for (int i = 0; i < rows.count; i++)
 	{
@@ -769,22 +836,28 @@ put_schedules(Report *report)
 static void
 put_footer(Report *report)
 {
-	put(report, "</main>\n<footer>Counts of completed and failed jobs are of those that are kept. Times are"
-		" the server&#x27;s. Made by <code>SELECT queue.report()</code>.</footer>\n</body>\n</html>\n");
+	put(report, "</main>\n<footer>Counts of completed and failed jobs are of those that are kept; in and out are of the"
+		" last minute, wait p95 of all since the last reset. Times are the server&#x27;s. Made by <code>SELECT queue.report()</code>.</footer>\n</body>\n</html>\n");
 }
 
 Datum
 queue_report(PG_FUNCTION_ARGS)
 {
 	Report		report = {0};
+	StringInfoData page;
+	int			header_length;
 	int			nest_level;
 
 	initStringInfo(&report.out);
+	initStringInfo(&report.nav);
 	nest_level = QueueRowsBegin();
 	report.health = usable("has_function_privilege(to_regprocedure('queue.health_alerts(text)'), 'EXECUTE')");
+	read_alerts(&report);
 	read_queues(&report);
 	read_history(&report);
 	put_header(&report);
+	header_length = report.out.len;
+	put(&report, "<main>\n");
 	put_sums(&report);
 	put_problems(&report);
 	put_queues(&report);
@@ -795,5 +868,10 @@ queue_report(PG_FUNCTION_ARGS)
 	put_schedules(&report);
 	put_footer(&report);
 	QueueRowsEnd(nest_level);
-	return PointerGetDatum(cstring_to_text_with_len(report.out.data, report.out.len));
+
+	/* which sections there are, is known now */
+	initStringInfo(&page);
+	appendBinaryStringInfo(&page, report.out.data, header_length);
+	appendStringInfo(&page, "<nav>\n%s</nav>\n%s", report.nav.data, report.out.data + header_length);
+	return PointerGetDatum(cstring_to_text_with_len(page.data, page.len));
 }

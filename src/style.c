@@ -6,7 +6,8 @@
  * Colours are variables, once for light and once for dark.  Texts have a
  * contrast of at least 4.5:1 on what is behind them; no state is told by its
  * colour alone.  A table whose rows are long becomes a list of cards where the
- * window is narrow: each cell tells its column's name (data-l) there.
+ * window is narrow: each cell tells its column's name (data-l) there, and those
+ * that say nothing ("none") are left out.  Paper is light, and has the tables.
  *
  * No '<' and no '&' in here: the page is XML as well.
  *
@@ -23,7 +24,7 @@ static const char colours[] =
 "--completed:#12805c;--enqueued:#2f6fde;--p50:#2f6fde;--p95:#b7791f;"
 "--critical:#b42323;--critical-bg:#fdecec;--warning:#85550a;--warning-bg:#fdf3dc;"
 "--info:#1f5fc4;--info-bg:#e8f0fd;--good:#0d6b4c;--good-bg:#e2f5ec}\n"
-"@media (prefers-color-scheme:dark){:root{--bg:#101418;--card:#181d23;--ink:#e4e8ec;"
+"@media screen and (prefers-color-scheme:dark){:root{--bg:#101418;--card:#181d23;--ink:#e4e8ec;"
 "--mute:#9ba6b3;--rule:#2a3139;--track:#2a3139;--link:#7fb0ff;"
 "--waiting:#6ea3ff;--active:#3fbf8c;--delayed:#e0aa3e;--blocked:#a991ff;--failed:#ff7d75;"
 "--completed:#3fbf8c;--enqueued:#6ea3ff;--p50:#6ea3ff;--p95:#e0aa3e;"
@@ -35,9 +36,11 @@ static const char layout[] =
 "body{margin:0;background:var(--bg);color:var(--ink);font:15px/1.5 system-ui,-apple-system,"
 "'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif;font-variant-numeric:tabular-nums;"
 "-webkit-text-size-adjust:100%}\n"
-"main,header,footer{max-width:1240px;margin:0 auto;padding:0 24px}\n"
+"main,header,footer{max-width:1360px;margin:0 auto;padding:0 24px}\n"
 "header{padding-top:36px}header h1{font-size:28px;line-height:1.2;letter-spacing:-.02em;margin:0}"
 "header p{margin:6px 0 0;color:var(--mute)}\n"
+"nav{max-width:1360px;margin:14px auto 0;padding:0 24px;display:flex;flex-wrap:wrap;gap:2px 20px;font-size:14px}"
+"a{color:var(--link);text-decoration:none;padding:3px 0}a:hover{text-decoration:underline}section{scroll-margin-top:8px}\n"
 "h2{font-size:17px;letter-spacing:-.01em;margin:36px 0 12px}h2 small{font-weight:400;font-size:14px;"
 "color:var(--mute);margin-left:8px}\n"
 ".card{background:var(--card);border:1px solid var(--rule);border-radius:10px}\n"
@@ -61,8 +64,9 @@ static const char layout[] =
 
 static const char parts[] =
 ".alerts{list-style:none;margin:0;padding:0;overflow:hidden}"
-".alerts li{padding:14px 20px;border-left:4px solid var(--mute)}.alerts li+li{border-top:1px solid var(--rule)}"
-".alerts p{margin:4px 0 0}"
+".alerts li{padding:10px 20px;border-left:4px solid var(--mute);display:grid;grid-template-columns:"
+"minmax(0,300px) minmax(0,1fr);gap:2px 20px}.alerts li+li{border-top:1px solid var(--rule)}"
+".alerts p{margin:0}.alerts .mute{font-size:14px}.alerts code{margin-left:6px}"
 ".alerts .critical{border-left-color:var(--critical)}.alerts .warning{border-left-color:var(--warning)}"
 ".alerts .info{border-left-color:var(--info)}.alerts .pill{margin-right:8px}\n"
 ".allgood{padding:16px 20px;margin:0;color:var(--good);font-weight:600}\n"
@@ -70,8 +74,9 @@ static const char parts[] =
 "color:var(--mute);white-space:nowrap}th,td{padding:10px 12px;vertical-align:top}"
 "th:first-child,td:first-child{padding-left:20px}th:last-child,td:last-child{padding-right:20px}"
 "tbody tr{border-top:1px solid var(--rule)}.n{text-align:right;white-space:nowrap}"
+".none{color:var(--mute)}.bad{color:var(--critical);font-weight:600}.ids{overflow-wrap:normal;min-width:96px}.label{min-width:96px}"
 "td .pill{margin:0 4px 2px 0}td small{font-size:13px;color:var(--mute);display:block}\n"
-".scroll{overflow-x:auto}td:first-child{min-width:176px}.barcell{width:13%;min-width:100px}.sparkcell{width:134px}.errcell{width:52%}"
+".scroll{overflow-x:auto}td:first-child{min-width:200px}.barcell{width:13%;min-width:100px}.sparkcell{width:134px}.errcell{width:46%}"
 ".bar{display:block;width:100%;height:9px;border-radius:5px;margin-top:7px}"
 ".spark{display:block;width:110px;height:26px}\n"
 ".track{fill:var(--track)}.waiting{fill:var(--waiting)}.active{fill:var(--active)}"
@@ -91,29 +96,39 @@ static const char parts[] =
 "figcaption span{color:var(--mute);font-size:13.5px}.plot{display:grid;grid-template-columns:auto 1fr;"
 "gap:0 8px;margin-top:12px}.plot svg{width:100%;height:200px;display:block;overflow:visible}"
 ".ys,.xs{display:flex;justify-content:space-between;font-size:12.5px;color:var(--mute);line-height:1}"
-".ys{flex-direction:column;text-align:right;height:208px;margin-top:2px;padding-bottom:0}"
+".ys{flex-direction:column;text-align:right;height:196.5px;margin-top:1.5px}"
 ".xs{grid-column:2;margin-top:2px}\n"
-"details{margin-top:4px}summary{cursor:pointer;color:var(--link);font-size:13.5px}"
+"details{margin-top:4px}section>details{margin-top:8px}section>details .alerts{margin-top:8px}summary{cursor:pointer;color:var(--link);font-size:13.5px}"
 "details code{display:block;white-space:pre-wrap;margin-top:4px}.text{white-space:pre-wrap}\n"
 "footer{margin:40px auto;color:var(--mute);font-size:13.5px}\n";
 
 static const char narrow[] =
-"@media (max-width:1000px){.sums{grid-template-columns:repeat(3,1fr)}.charts{grid-template-columns:1fr}}\n"
-"@media (max-width:760px){main,header,footer{padding-left:14px;padding-right:14px}header{padding-top:22px}"
+"@media screen and (max-width:1000px){.charts{grid-template-columns:1fr}}\n"
+"@media screen and (max-width:640px){.sums{grid-template-columns:repeat(3,1fr)}}\n"
+"@media screen and (max-width:900px){main,header,footer{padding-left:14px;padding-right:14px}header{padding-top:22px}"
 "header h1{font-size:23px}.sums{gap:8px}.sums div{padding:10px 12px}.sums dd{font-size:20px}"
 ".sums dt{font-size:12.5px}"
-"table,tbody,tr,td{display:block;width:auto}thead{position:absolute;width:1px;height:1px;overflow:hidden;"
-"clip-path:inset(50%)}tbody tr{padding:14px 16px}tbody tr:first-child{border-top:0}"
-"td,td:first-child,td:last-child{padding:2px 0;min-width:0}"
+"nav{padding:0 14px;font-size:15px;gap:0 18px}a{padding:9px 0}"
+"table,tbody,td{display:block;width:auto}thead{position:absolute;width:1px;height:1px;overflow:hidden;"
+"clip-path:inset(50%)}"
+"tbody tr{display:grid;grid-template-columns:repeat(auto-fill,minmax(92px,1fr));grid-auto-flow:dense;gap:6px 12px;padding:14px 16px}"
+"tbody tr:first-child{border-top:0}td,td:first-child,td:last-child{padding:0;min-width:0;grid-column:1/-1}"
 "td[data-l]{display:flex;gap:12px;justify-content:space-between;text-align:right;min-width:0}"
-"td[data-l]::before{content:attr(data-l);color:var(--mute);text-align:left;flex:none}"
-"td.none[data-l],td.none{display:none}"
-"td.wide[data-l]{display:block;text-align:left}td.wide[data-l]::before{display:block}"
-"td.barcell{width:auto;padding:6px 0 8px}.bar{margin-top:2px}td.sparkcell{width:auto}.spark{width:60%}.alerts li{padding:12px 16px}"
+"td[data-l]::before{content:attr(data-l);color:var(--mute);text-align:left;flex:none;font-size:13px;font-weight:400}"
+"td.n[data-l]{display:block;grid-column:auto;text-align:left}td.n[data-l]::before{display:block;line-height:1.2}"
+"td.none[data-l]{display:none}"
+"td.wide[data-l]{display:block;text-align:left}td.wide[data-l]::before{display:none}"
+"td.barcell,td.errcell,td.sparkcell{width:auto}.bar{margin:0}.spark{width:60%}"
+".alerts li{padding:12px 16px;grid-template-columns:minmax(0,1fr)}summary{padding:6px 0}"
 ".chart{padding:14px 16px}.n{white-space:normal}}\n"
-"@media print{:root{--bg:#fff;--mute:#444}body{font-size:11px}main,header,footer{max-width:none;padding:0}"
-".card{border-color:#bbb}tr,li,figure,.sums div{break-inside:avoid}h2{break-after:avoid}"
-"*{-webkit-print-color-adjust:exact;print-color-adjust:exact}}\n";
+"@media print{:root{color-scheme:light;--bg:#fff;--mute:#444}body *{font-size:10px!important}h1,h1 *{font-size:20px!important}"
+"h2,h2 small{font-size:13px!important}.sums dd{font-size:16px!important}main,header,footer{max-width:none;padding:0}"
+".card{border-color:#bbb}.sums{gap:8px}.sums div{padding:6px 10px}h2{margin:20px 0 8px}th,td{padding:4px}"
+"th:first-child,td:first-child{padding-left:10px;min-width:96px}.barcell{min-width:50px}.sparkcell{width:64px}"
+"th:last-child,td:last-child{padding-right:8px}.spark{width:52px;height:16px}.label,.ids{min-width:60px}.alerts li{padding:6px 10px;grid-template-columns:minmax(0,180px) minmax(0,1fr)}"
+".plot svg{height:120px}.ys{height:118px}"
+"tr,li,figure,.sums div{break-inside:avoid}h2{break-after:avoid}"
+"nav{display:none}*{-webkit-print-color-adjust:exact;print-color-adjust:exact}}\n";
 
 void
 QueueHtmlHead(StringInfo out)

@@ -39,6 +39,17 @@ put_line(ReturnSetInfo *rsinfo, StringInfo line)
 	resetStringInfo(line);
 }
 
+/* a character that turns the direction of the text around it: U+202A to U+202E, U+2066 to U+2069 */
+static bool
+turns(const char *name)
+{
+	const unsigned char *bytes = (const unsigned char *) name;
+
+	return GetDatabaseEncoding() == PG_UTF8 && bytes[0] == 0xE2 &&
+		((bytes[1] == 0x80 && bytes[2] >= 0xAA && bytes[2] <= 0xAE) ||
+		 (bytes[1] == 0x81 && bytes[2] >= 0xA6 && bytes[2] <= 0xA9));
+}
+
 /* a name, cut or filled; what a terminal would obey is shown as a question mark */
 static void
 put_name(StringInfo line, const char *name)
@@ -50,7 +61,7 @@ put_name(StringInfo line, const char *name)
 	for (; *name; name += length)
 	{
 		int			width = pg_dsplen(name);
-		bool		control = width < 0 || (unsigned char) *name < ' ';
+		bool		control = width < 0 || (unsigned char) *name < ' ' || turns(name);
 
 		length = Min(pg_mblen(name), (int) strlen(name));
 		width = control ? 1 : width;
@@ -203,7 +214,7 @@ static const char top_query[] =
 " FROM queue.queue_stats() AS s JOIN queue.queue AS q ON q.queue_name = s.queue_name"
 " LEFT JOIN (SELECT queue_name, count(*) AS workers FROM queue.worker GROUP BY queue_name) AS w"
 " ON w.queue_name = s.queue_name"
-" ORDER BY s.oldest_waiting_age DESC NULLS LAST, s.failed DESC, s.waiting DESC, s.queue_name";
+" ORDER BY date_trunc('minute', s.oldest_waiting_age) DESC NULLS LAST, s.failed DESC, s.waiting DESC, s.queue_name";
 
 Datum
 queue_top(PG_FUNCTION_ARGS)

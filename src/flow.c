@@ -528,28 +528,32 @@ QueueFlowEnd(QueueFinish *finish, FlowEnd *ends, int count)
 {
 	const QueueCatalog *cat = QueueCatalogGet(false);
 	QueueSide	side;
+	QueueSideScan scan;
 	Children	children = {0};
 	Snapshot	snapshot;
 	MemoryContext context,
 				old;
 
+	Assert(count > 0);
 	CommandCounterIncrement();
 	QueueSideOpen(&side, cat->dependency);
 	snapshot = QueueFreshSnapshot();
 	for (int i = 0; i < count; i++)
 	{
-		QueueSideScan scan;
 		ScanKeyData key;
 		HeapTuple	row;
 		ItemPointerData tid;
 
 		ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(ends[i].job_id));
-		QueueSideScanBegin(&scan, &side, cat->dependency_key, 1, &key, snapshot,
-						   ForwardScanDirection);
+		if (i == 0)
+			QueueSideScanBegin(&scan, &side, cat->dependency_key, 1, &key, snapshot,
+							   ForwardScanDirection);
+		else
+			QueueSideScanAgain(&scan, 1, &key);
 		while ((row = QueueSideScanNext(&scan, &tid, NULL)) != NULL)
 			end_dependency(&side, row, &tid, ends[i].state, &children);
-		QueueSideScanEnd(&scan);
 	}
+	QueueSideScanEnd(&scan);
 	QueueReleaseSnapshot(snapshot);
 
 	CommandCounterIncrement();

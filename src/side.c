@@ -92,6 +92,13 @@ QueueSideScanBegin(QueueSideScan *scan, QueueSide *side, Oid index, int nkeys, S
 	scan->index = index_open(index, AccessShareLock);
 	scan->slot = table_slot_create(side->heap, NULL);
 	scan->scan = queue_index_beginscan(side->heap, scan->index, scan->snapshot, nkeys);
+	QueueSideScanAgain(scan, nkeys, keys);
+}
+
+void
+QueueSideScanAgain(QueueSideScan *scan, int nkeys, ScanKey keys)
+{
+	Assert(nkeys == scan->scan->numberOfKeys);
 	index_rescan(scan->scan, keys, nkeys, NULL, 0);
 }
 

@@ -46,6 +46,8 @@ typedef struct QueueSideScan
  */
 extern void QueueSideScanBegin(QueueSideScan *scan, QueueSide *side, Oid index, int nkeys,
 							   ScanKey keys, Snapshot snapshot, ScanDirection direction);
+/* the same scan with as many other keys */
+extern void QueueSideScanAgain(QueueSideScan *scan, int nkeys, ScanKey keys);
 extern HeapTuple QueueSideScanNext(QueueSideScan *scan, ItemPointer tid, TransactionId *writer);
 extern void QueueSideScanEnd(QueueSideScan *scan);
 

@@ -281,4 +281,263 @@ for (split /\n/, sql(q{
 }
 is(join("\n", @wrong), '', 'each role may read what its privilege says, and write nothing');
 
+# ---------------------------------------------------------------------
+# Rights that come and go
+# ---------------------------------------------------------------------
+
+# whoever owns a queue grants and revokes: that must not touch what others have by other means
+sql(q{
+	CREATE ROLE byhand;
+	GRANT USAGE ON SCHEMA queue TO byhand;
+	GRANT EXECUTE ON FUNCTION queue.queue_health TO byhand});
+is(sql(q{SET SESSION AUTHORIZATION r_owner;
+	SELECT queue.revoke_queue('q', 'byhand', 'browse');
+	SELECT queue.grant_queue('q', 'pg_monitor', 'browse');
+	SELECT queue.revoke_queue('q', 'pg_monitor', 'browse');
+	RESET SESSION AUTHORIZATION;
+	SELECT has_function_privilege('byhand', 'queue.queue_health(text)', 'EXECUTE'), has_schema_privilege('byhand', 'queue', 'USAGE'),
+		has_function_privilege('pg_monitor', 'queue.queue_health(text)', 'EXECUTE'), has_schema_privilege('pg_monitor', 'queue', 'USAGE'),
+		has_table_privilege('pg_monitor', 'queue.metrics', 'SELECT')}) =~ s/^\n+//r, 't|t|t|t|t',
+	'an owner takes no rights that he did not give');
+sql('REVOKE EXECUTE ON FUNCTION queue.queue_health FROM byhand; REVOKE USAGE ON SCHEMA queue FROM byhand; DROP ROLE byhand');
+like(error_of(q{SET ROLE r_owner; SELECT queue.alter_queue('q', owner => 4294967295::oid::regrole)}), qr/^42704: role 4294967295 does not exist/,
+	'no queue for a number that is no role');
+like(error_of(q{SELECT queue.alter_queue('q', owner => '-')}), qr/^42704: role 0 does not exist/, 'nor for nobody');
+like(error_of(q{SET ROLE r_owner; SELECT queue.grant_queue('q', 0::oid::regrole, 'admin')}), qr/^42704/, 'PUBLIC has nothing');
+
+# what was granted cannot be granted on
+for my $sql ('EXECUTE ON FUNCTION queue.enqueue', 'SELECT ON queue.job', 'USAGE ON SCHEMA queue')
+{
+	my ($ret, $out, $err) = $node->psql('postgres', "SET ROLE r_admin; GRANT $sql TO r_none");
+
+	like($err, qr/no privileges were granted/, "no grant option: $sql");
+}
+
+# membership: with INHERIT, without, by SET ROLE, and gone at once; in an open session
+sql(q{CREATE ROLE member IN ROLE r_browse; CREATE ROLE distant NOINHERIT IN ROLE r_browse; CREATE ROLE grandchild IN ROLE distant});
+is(sql(q{SET ROLE member; SELECT count(*) > 0 FROM queue.list_jobs('q')}), 't', 'a member');
+like(error_of(q{SET ROLE distant; SELECT count(*) FROM queue.list_jobs('q')}), qr/^42501/, 'NOINHERIT');
+like(error_of(q{SET ROLE grandchild; SELECT count(*) FROM queue.job}), qr/^42501/, 'a member of NOINHERIT');
+is(sql(q{SET SESSION AUTHORIZATION distant; SET ROLE r_browse; SELECT count(*) > 0 FROM queue.job}), 't', 'NOINHERIT after SET ROLE');
+is(sql(q{SET ROLE r_browse; SELECT count(*) > 0 FROM queue.job; RESET ROLE; SET ROLE r_enqueue; SELECT queue.enqueue('q', '1') IS NOT NULL}), "t\nt",
+	'one session, one role after the other');
+like(error_of(q{SET ROLE r_browse; SELECT count(*) FROM queue.job; SET ROLE r_enqueue; SELECT * FROM queue.job}), qr/^42501/, 'nothing stays from the role before');
+is(sql(q{SET SESSION AUTHORIZATION member; SELECT count(*) > 0 FROM queue.job;
+	RESET SESSION AUTHORIZATION; REVOKE r_browse FROM member; GRANT r_enqueue TO member;
+	SET SESSION AUTHORIZATION member; SELECT has_table_privilege('queue.job', 'SELECT'), queue.enqueue('q', '1') IS NOT NULL}), "t\nf|t",
+	'a membership that goes, and one that comes');
+sql('DROP ROLE member, distant, grandchild');
+
+# a role that is renamed; one that leaves its things to another; one that is gone
+sql(q{CREATE ROLE gone LOGIN; SELECT queue.create_queue('gone'); SELECT queue.alter_queue('gone', owner => 'gone');
+	SELECT queue.grant_queue('theirs', 'gone', 'browse, enqueue');
+	SELECT queue.enqueue('theirs', '1'), queue.enqueue('gone', '1')});
+sql('ALTER ROLE gone RENAME TO "left; DROP"');
+is(sql(q{SET ROLE "left; DROP"; SELECT count(*) FROM queue.job; SELECT owner::text FROM queue.queue WHERE queue_name = 'gone'}), qq{2\n"left; DROP"},
+	'a role keeps everything under another name');
+sql('REASSIGN OWNED BY "left; DROP" TO heir; DROP OWNED BY "left; DROP"');
+is(sql(q{SELECT owner::text FROM queue.queue WHERE queue_name = 'gone'}), '"left; DROP"', 'REASSIGN OWNED does not know of queues');
+like(error_of(q{SET ROLE "left; DROP"; SELECT queue.enqueue('gone', '1')}), qr/^42501: permission denied for schema queue/, 'DROP OWNED takes the rights');
+sql('DROP ROLE "left; DROP"; SELECT queue.maintain()');
+like(error_of(q{SELECT queue.alter_queue('gone', validator => 'public.handle')}), qr/^42704|^42P13/, 'nothing runs as a role that is gone');
+is(sql(q{SELECT count(*) FROM queue.privilege AS p WHERE NOT EXISTS (SELECT FROM pg_roles WHERE oid = p.grantee)}), '0', 'nor has it rights');
+is(sql(q{SELECT count(*) FROM queue.dequeue_batch('gone')}), '1', 'its jobs are there');
+sql(q{SELECT queue.drop_queue('gone', true)});
+
+# ---------------------------------------------------------------------
+# To see what others may see
+# ---------------------------------------------------------------------
+
+sql(q{
+	CREATE SCHEMA spy;
+	GRANT ALL ON SCHEMA spy TO r_browse;
+	SELECT queue.enqueue('theirs', '"secret"', source => 'secret', worker.*) FROM (SELECT 1) AS worker LIMIT 0;
+	SELECT queue.enqueue('theirs', '"secret"', source => 'secret', headers => '"secret"', unique_key => 'secret') FROM generate_series(1, 50);
+	SELECT queue.enqueue('theirs', '"secret"', source => 'secret') FROM generate_series(1, 50);
+	SELECT queue.fail(job_id, 'secret', retry => false) FROM queue.dequeue_batch('theirs', 20, worker => 'secret');
+	ANALYZE queue.job_archive, queue.job_live, queue.job_log, queue.queue} =~ s/\tSELECT queue.enqueue[^;]*worker\.\*[^;]*;\n//r);
+sql(q{
+	SET ROLE r_browse;
+	-- cheaper than anything, an operator with an estimator, a cast, a support for ORDER BY: each tells what it is given
+	CREATE FUNCTION spy.told(what text) RETURNS boolean COST 0.0000001 LANGUAGE plpgsql AS
+		$$BEGIN IF what ~ 'secret' THEN RAISE EXCEPTION 'told: %', what USING ERRCODE = 'ZZ999'; END IF; RETURN true; END$$;
+	CREATE FUNCTION spy.told(a jsonb, b jsonb) RETURNS boolean COST 0.0000001 LANGUAGE plpgsql AS
+		$$BEGIN RETURN spy.told(a::text) AND spy.told(b::text); END$$;
+	CREATE OPERATOR spy.=== (LEFTARG = jsonb, RIGHTARG = jsonb, FUNCTION = spy.told, RESTRICT = eqsel, JOIN = eqjoinsel, HASHES, MERGES);
+	CREATE VIEW spy.job AS SELECT * FROM queue.job;
+	CREATE VIEW spy.leak AS SELECT * FROM queue.job_finished WHERE spy.told(payload::text);
+	GRANT USAGE ON SCHEMA spy TO PUBLIC;
+	GRANT SELECT ON ALL TABLES IN SCHEMA spy TO PUBLIC});
+@wrong = ();
+for my $from (
+	'queue.job WHERE spy.told(payload::text)', 'queue.job WHERE payload OPERATOR(spy.===) null', q{queue.job WHERE payload OPERATOR(spy.===) '1'},
+	'queue.job AS a JOIN queue.job AS b ON a.payload OPERATOR(spy.===) b.payload',
+	'queue.job_finished WHERE spy.told(payload::text)', 'queue.job_finished WHERE spy.told(error)', 'queue.job_finished WHERE spy.told(worker)',
+	'queue.job_archive WHERE spy.told(payload::text)', 'queue.job_archive WHERE spy.told(job_archive::text)', 'queue.job_log WHERE spy.told(job_log::text)',
+	q{queue.job_archive WHERE CASE WHEN spy.told(error) THEN true END}, 'queue.queue WHERE spy.told(queue_name)', 'queue.job AS j WHERE spy.told(j::text)',
+	q{queue.list_jobs('q', max_jobs => 1000) AS j WHERE spy.told(j::text)}, 'queue.job_finished AS j WHERE spy.told(j::text)', 'spy.leak', 'spy.job AS j WHERE spy.told(j::text)',
+	'queue.batch_progress_view AS b WHERE spy.told(b::text)', 'queue.worker AS w WHERE spy.told(w::text)', 'queue.schedule AS s WHERE spy.told(s::text)',
+	'queue.metrics AS m WHERE spy.told(m::text)', 'queue.metric_history AS m WHERE spy.told(m::text)', 'queue.privilege AS p WHERE spy.told(p::text)',
+	q{pg_stats AS s WHERE schemaname = 'queue' AND spy.told(s::text)}, q{pg_stats_ext AS s WHERE spy.told(s::text)})
+{
+	for my $settings ('', 'SET enable_seqscan = off;', 'SET enable_indexscan = off; SET enable_bitmapscan = off; SET join_collapse_limit = 1; SET enable_hashjoin = off;')
+	{
+		my $error = error_of("SET ROLE r_browse; $settings SELECT count(*) FROM $from");
+
+		push @wrong, "$from: $error" if $error ne '';
+	}
+}
+is(join("\n", @wrong), '', 'no function of a query sees more than its user');
+is(sql(q{SET ROLE r_browse; SELECT count(*) FROM pg_stats WHERE schemaname = 'queue'}), '0', 'nor does he see statistics');
+like(error_of('SET ROLE r_none; SELECT count(*) FROM spy.job'), qr/^42501/, 'a view does not lend the rights of its owner');
+like(error_of('SET ROLE r_browse; SET row_security = off; SELECT count(*) FROM queue.job_archive'), qr/^42501: query would be affected/, 'row_security = off');
+is(sql(q{SET ROLE r_browse; SET row_security = off; SELECT count(*) FROM queue.job WHERE queue_name = 'theirs'}), '0', 'the views filter all the same');
+is(sql(q{SET ROLE r_browse; SELECT count(*) FROM queue.job_status((SELECT max(job_id) + 0 FROM queue.job_archive))}), '1', 'what is his he sees');
+my $secret = sql(q{SELECT min(job_id) FROM queue.job WHERE queue_name = 'theirs'});
+is(sql("SET ROLE r_browse; SELECT count(*) FROM queue.job_status($secret); SELECT count(*) FROM queue.job_history($secret)"), "0\n0", 'and what is not, not by its number');
+is(sql("SET ROLE r_browse; SELECT queue.explain_job($secret) = replace(queue.explain_job(9000000000), '9000000000', '$secret')"), 't', 'which he cannot tell from none');
+# BYPASSRLS is a superuser's gift: tables show all rows, views and functions what they show to anybody
+sql('ALTER ROLE r_browse BYPASSRLS');
+is(sql(q{SET ROLE r_browse; SELECT count(*) FROM queue.job WHERE queue_name = 'theirs'; SELECT count(*) FROM queue.job_finished WHERE queue_name = 'theirs';
+	SELECT count(*) > 0 FROM queue.job_archive AS a JOIN queue.queue USING (queue_id) WHERE queue_name = 'theirs'}), "0\n0\nt", 'BYPASSRLS');
+sql('ALTER ROLE r_browse NOBYPASSRLS');
+sql('ALTER TABLE queue.job_archive FORCE ROW LEVEL SECURITY; ALTER TABLE queue.queue FORCE ROW LEVEL SECURITY');
+is(sql(q{SET ROLE r_browse; SELECT count(*) > 0 FROM queue.job_finished WHERE queue_name = 'q'; SELECT count(*) FROM queue.job_finished WHERE queue_name = 'theirs'}), "t\n0",
+	'FORCE ROW LEVEL SECURITY changes nothing');
+sql('ALTER TABLE queue.job_archive NO FORCE ROW LEVEL SECURITY; ALTER TABLE queue.queue NO FORCE ROW LEVEL SECURITY');
+
+# ---------------------------------------------------------------------
+# Functions that lie in wait for whoever enqueues, takes, or fails
+# ---------------------------------------------------------------------
+
+# what mallory's functions try, in the session of a superuser
+sql(q{
+	CREATE ROLE mallory LOGIN;
+	CREATE SCHEMA mallory AUTHORIZATION mallory;
+	CREATE TABLE public.vault (what text, who text DEFAULT current_user);
+	CREATE TABLE public.open (n int);
+	GRANT ALL ON public.open TO mallory;
+	SELECT queue.create_queue(name, backoff_base => '0', max_attempts => 1) FROM unnest('{valid,direct,last,calls,calling}'::text[]) AS name;
+	SELECT queue.alter_queue(name, owner => 'mallory') FROM unnest('{valid,direct,last,calls,calling}'::text[]) AS name;
+	SET SESSION AUTHORIZATION mallory;
+	CREATE TABLE mallory.tried (what text, outcome text, who text DEFAULT current_user);
+	CREATE TABLE mallory.parent (id int PRIMARY KEY);
+	CREATE TABLE mallory.late (what text);
+	CREATE FUNCTION mallory.run_late() RETURNS trigger LANGUAGE plpgsql AS $$
+	BEGIN
+		EXECUTE new.what;
+		RETURN null;
+	END $$;
+	CREATE CONSTRAINT TRIGGER run AFTER INSERT ON mallory.late DEFERRABLE INITIALLY DEFERRED
+		FOR EACH ROW EXECUTE FUNCTION mallory.run_late();
+	CREATE FUNCTION mallory.inner(todo text) RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS 'BEGIN EXECUTE todo; END';
+	-- an attack that gets through is undone by nothing; one that does not, is told
+	CREATE FUNCTION mallory.attack(payload jsonb) RETURNS text LANGUAGE plpgsql AS $$
+	DECLARE
+		todo text;
+	BEGIN
+		FOR todo IN SELECT jsonb_array_elements_text(payload) LOOP
+			BEGIN
+				EXECUTE todo;
+				INSERT INTO mallory.tried VALUES (todo, 'done');
+			EXCEPTION WHEN others THEN
+				INSERT INTO mallory.tried VALUES (todo, sqlstate);
+			END;
+		END LOOP;
+		RETURN null;
+	END $$;
+	SELECT queue.alter_queue('valid', validator => 'mallory.attack');
+	SELECT queue.set_handler('direct', 'mallory.attack');
+	SELECT queue.set_mode('direct', 'direct');
+	SELECT queue.set_handler('last', 'mallory.attack');
+	SELECT queue.alter_queue('calling', on_failed => 'mallory.attack');
+	SELECT queue.alter_queue('calls', validator => 'mallory.attack')});
+
+my @attacks = (
+	'RESET ROLE; INSERT INTO vault VALUES (1)', 'SET ROLE postgres', 'SET SESSION AUTHORIZATION postgres', 'SET LOCAL ROLE NONE',
+	q{SELECT set_config('role', 'postgres', false)}, q{SELECT mallory.inner('RESET ROLE')}, q{SELECT mallory.inner('SET ROLE postgres')},
+	q{DO $d$ BEGIN SET LOCAL ROLE postgres; EXCEPTION WHEN division_by_zero THEN END $d$},
+	'INSERT INTO vault VALUES (2)', q{INSERT INTO mallory.late VALUES ('INSERT INTO vault VALUES (3)')},
+	q{SET CONSTRAINTS ALL DEFERRED; INSERT INTO mallory.late VALUES ('RESET ROLE; INSERT INTO vault VALUES (4)')},
+	'CREATE TEMP TABLE vault (what text)', 'CREATE TEMP TABLE gone (a int) ON COMMIT DROP', 'CREATE TEMP VIEW pg_class AS SELECT 1 AS a',
+	q{CREATE FUNCTION pg_temp.now() RETURNS text LANGUAGE sql AS 'SELECT 1::text'}, 'CREATE TYPE pg_temp.text AS (a int)', 'CREATE TEMP SEQUENCE s',
+	'CREATE DOMAIN pg_temp.text AS pg_catalog.text CHECK (mallory.inner(VALUE) IS NULL)', q{CREATE TYPE pg_temp.mood AS ENUM ('a')},
+	'CREATE TYPE pg_temp.name AS RANGE (subtype = int4)', 'CREATE TYPE pg_temp.shell', 'CREATE AGGREGATE pg_temp.count(int) (sfunc = int4larger, stype = int4)',
+	'CREATE OPERATOR pg_temp.= (LEFTARG = int, RIGHTARG = int, FUNCTION = int4ne)', q{CREATE PROCEDURE pg_temp.p() LANGUAGE sql AS 'SELECT 1'},
+	q{SET search_path = pg_temp; CREATE FUNCTION now() RETURNS text LANGUAGE sql AS 'SELECT 1::text'}, 'SET search_path = pg_temp; CREATE DOMAIN text AS int',
+	q{CREATE FUNCTION mallory.moved() RETURNS text LANGUAGE sql AS 'SELECT 1::text'; ALTER FUNCTION mallory.moved() SET SCHEMA pg_temp},
+	q{DECLARE held CURSOR WITH HOLD FOR SELECT mallory.inner('RESET ROLE')}, 'PREPARE mine AS SELECT 1', 'DEALLOCATE ALL', 'DEALLOCATE victim',
+	'DISCARD ALL', 'DISCARD TEMP', 'DISCARD PLANS', 'DISCARD SEQUENCES', 'LISTEN mine', 'UNLISTEN *', 'CLOSE ALL', 'RESET ALL',
+	'SET search_path = mallory', q{SELECT set_config('search_path', 'mallory', false)}, 'SET statement_timeout = 1', 'SET LOCAL work_mem = 64',
+	'SET custom.mine = 1', 'SET TRANSACTION READ ONLY', 'SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY', q{SET queue.async_claims = off},
+	'COMMIT', 'ROLLBACK', q{PREPARE TRANSACTION 'x'}, 'SAVEPOINT a', 'DO $d$ BEGIN COMMIT; END $d$', q{CALL queue.wait('valid', '0')},
+	'CREATE EVENT TRIGGER e ON ddl_command_end EXECUTE FUNCTION mallory.run_late()', 'CREATE EXTENSION dblink', 'LOAD \'dblink\'',
+	q{COPY mallory.tried TO PROGRAM 'true'}, q{COPY mallory.tried TO '/tmp/mallory'}, q{SELECT pg_read_file('postgresql.conf')}, q{SELECT lo_import('/etc/passwd')},
+	q{SELECT lo_export(1, '/tmp/mallory')}, q{ALTER ROLE mallory SUPERUSER}, 'ALTER ROLE postgres SET search_path = mallory', 'GRANT postgres TO mallory',
+	'ALTER SYSTEM SET work_mem = 64', 'ALTER TABLE open ADD COLUMN x int', 'DROP TABLE vault', 'LOCK TABLE vault', 'CREATE TRIGGER t AFTER INSERT ON vault EXECUTE FUNCTION mallory.run_late()',
+	'CREATE RULE r AS ON INSERT TO vault DO NOTHING', 'DELETE FROM queue.job_live', 'UPDATE queue.queue SET owner = 10', 'TRUNCATE queue.privilege',
+	'SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usesysid = 10', 'SELECT pg_cancel_backend(pg_backend_pid())',
+	q{SELECT queue.alter_queue('valid', owner => 'postgres')}, q{SELECT queue.grant_queue('theirs', 'mallory', 'admin')}, q{SELECT * FROM queue.list_jobs('theirs')},
+	q{SELECT queue.create_queue('new')}, q{SELECT count(*) / 0 FROM queue.job WHERE queue_name = 'theirs' HAVING count(*) = 0});
+my $attacks = 'jsonb_build_array(' . join(', ', map { '$a$' . $_ . '$a$' } @attacks) . ')';
+
+# the superuser's session after each: it is as it was
+my $state = q{
+	SELECT current_user, session_user, current_setting('role'), current_setting('search_path'), current_setting('work_mem'), current_setting('statement_timeout'),
+		coalesce(current_setting('custom.mine', true), ''), current_setting('transaction_read_only'), current_setting('default_transaction_read_only'), current_setting('queue.async_claims'),
+		(SELECT string_agg(name, ' ') FROM pg_prepared_statements), (SELECT string_agg(name, ' ') FROM pg_cursors WHERE name NOT LIKE '<%'),
+		(SELECT string_agg(c, ' ') FROM pg_listening_channels() AS c),
+		(SELECT count(*) FROM pg_class WHERE relnamespace = pg_my_temp_schema()) + (SELECT count(*) FROM pg_proc WHERE pronamespace = pg_my_temp_schema())
+		+ (SELECT count(*) FROM pg_type WHERE typnamespace = pg_my_temp_schema() AND typtype <> 'c' AND typcategory <> 'A')};
+my $before = q{PREPARE victim AS SELECT 1; LISTEN victim; CREATE TEMP TABLE precious (n int); DECLARE victim CURSOR WITH HOLD FOR SELECT 1;
+	SET custom.mine = 'victim'; SET work_mem = '5MB';};
+sql(q{CREATE TABLE mallory.rows (id int PRIMARY KEY, payload jsonb);
+	ALTER TABLE mallory.rows OWNER TO mallory;
+	GRANT EXECUTE ON FUNCTION queue.create_queue TO mallory; REVOKE EXECUTE ON FUNCTION queue.create_queue FROM mallory;
+	SET ROLE mallory;
+	CREATE TRIGGER t AFTER INSERT ON mallory.rows FOR EACH ROW EXECUTE FUNCTION queue.enqueue_trigger('calls')});
+my %victims = (
+	'a validator' => "SELECT queue.enqueue('valid', $attacks) IS NOT NULL",
+	'a validator of many' => "SELECT count(*) FROM queue.enqueue_batch('valid', ARRAY[$attacks, $attacks])",
+	'a handler in mode direct' => "SELECT queue.enqueue('direct', $attacks) IS NOT NULL",
+	'process_next' => "SELECT queue.enqueue('last', $attacks) IS NOT NULL; SELECT count(*) FROM queue.process_next('last')",
+	'on_failed' => "SELECT queue.enqueue('calling', $attacks) IS NOT NULL; SELECT queue.fail(job_id, 'x', retry => false) FROM queue.dequeue_batch('calling')",
+	'a schedule' => "SELECT queue.schedule('evil', '* * * * *', 'valid', $attacks, create_cron_job => false); SELECT queue._fire('evil') IS NOT NULL",
+	'a topic' => "SELECT count(*) FROM queue.publish('evil.topic', $attacks)",
+	'a batch' => "SELECT queue.create_batch('evil', callback_queue => 'valid', callback_payload => $attacks); SELECT queue.close_batch('evil');
+		SELECT count(*) FROM queue.maintain() WHERE step = 'batches'",
+	'a trigger' => "INSERT INTO mallory.rows VALUES (1, $attacks)");
+sql(q{SET ROLE mallory; SELECT queue.bind('evil.#', 'valid')});
+# a validator of a trigger's payload gets an object
+sql(q{SET ROLE mallory;
+	CREATE FUNCTION mallory.attack_row(payload jsonb) RETURNS text LANGUAGE sql AS $$ SELECT mallory.attack(payload -> 'new' -> 'payload') $$;
+	SELECT queue.alter_queue('calls', validator => 'mallory.attack_row')});
+# what SQL allows to anybody in his own transaction, and is undone at its end or with the call
+my %harmless = map { $_ => 1 } ('SET search_path = mallory', q{SELECT set_config('search_path', 'mallory', false)}, 'SET statement_timeout = 1', 'SET LOCAL work_mem = 64',
+	'SET custom.mine = 1', q{SET queue.async_claims = off}, 'RESET ALL', 'DISCARD PLANS', 'DISCARD SEQUENCES',
+	'SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usesysid = 10',
+	'SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY');
+for my $who (sort keys %victims)
+{
+	for my $block (0, 1)
+	{
+		sql('TRUNCATE mallory.tried, mallory.rows');
+		my ($ret, $out, $err) = $node->psql('postgres',
+			"$before $state; \\echo ---\n" . ($block ? 'BEGIN;' : '') . "$victims{$who};" . ($block ? 'COMMIT;' : '') . "\n\\echo ---\n$state; EXECUTE victim; SELECT n FROM precious; FETCH victim",
+			on_error_stop => 0);
+		my @parts = split /^---\n?/m, $out;
+		chomp @parts;
+
+		is($err, '', "$who" . ($block ? ', in a block' : '') . ': there is no error');
+		is($parts[2], "$parts[0]\n1\n1", "$who" . ($block ? ', in a block' : '') . ": the caller's session is as it was");
+		my @got = grep { !$harmless{$_} } split /\n/, sql(q{SELECT DISTINCT what FROM mallory.tried WHERE outcome = 'done'});
+		is(join("\n", @got), '', "$who" . ($block ? ', in a block' : '') . ': no attack gets through');
+		cmp_ok(sql(q{SELECT count(*) FROM mallory.tried WHERE who = 'mallory'}), '>=', scalar(@attacks), "$who" . ($block ? ', in a block' : '') . ': all were tried');
+		sql(q{SELECT queue.unschedule('evil'); DELETE FROM queue.batch WHERE batch_id = 'evil'; DELETE FROM queue.batch_progress WHERE batch_id = 'evil'});
+	}
+}
+is(sql('SELECT count(*) FROM vault'), '0', 'nobody has got into the vault');
+is(sql(q{SELECT count(*) FROM mallory.tried WHERE who <> 'mallory'}), '0', 'nothing ran as somebody else');
+is(sql(q{SELECT string_agg(rolname, ' ') FROM pg_roles WHERE rolsuper AND rolname <> current_user}), '', 'there are no other superusers');
+
 done_testing();

@@ -540,4 +540,233 @@ is(sql('SELECT count(*) FROM vault'), '0', 'nobody has got into the vault');
 is(sql(q{SELECT count(*) FROM mallory.tried WHERE who <> 'mallory'}), '0', 'nothing ran as somebody else');
 is(sql(q{SELECT string_agg(rolname, ' ') FROM pg_roles WHERE rolsuper AND rolname <> current_user}), '', 'there are no other superusers');
 
+# ---------------------------------------------------------------------
+# Names that want to be code
+# ---------------------------------------------------------------------
+
+# each is a queue, a topic where it may be one, a schedule, a batch, a worker, a key and an error
+my @names = (q{'; DROP SCHEMA queue CASCADE; --}, q{"quoted"."name"}, '%s%n%1$s%%', "two\nlines", "\x1b[2Jcleared\x07", '<script>alert(1)</script>',
+	'{"queue": "x", "event": "y"}', 'back\\slash\\', '$1', '$$;$$', 'pg_temp', 'NULL', '*', "\x{e2}\x{80}\x{ae}reversed", "\x{f0}\x{9f}\x{a6}\x{86}", 'x' x 57);
+my $array = 'ARRAY[' . join(', ', map { my $name = $_; $name =~ s/'/''/g; $name =~ s/\\/\\\\/g; "E'$name'" } @names) . ']';
+sql(qq{CREATE TABLE public.name (n int, name text);
+	INSERT INTO name SELECT n, name FROM unnest($array) WITH ORDINALITY AS a (name, n);
+	SELECT queue.create_queue(name, notify => true, max_attempts => 1, log_level => 'all') FROM name;
+	SELECT queue.bind('topic.' || n, name) FROM name;
+	SELECT queue.schedule(name, '* * * * *', name, '"scheduled"', create_cron_job => false) FROM name;
+	SELECT queue._fire(name) FROM name;
+	SELECT queue.create_batch(name, source => name, callback_queue => name) FROM name;
+	SELECT queue.enqueue(name, to_jsonb(name), unique_key => name, batch_id => name, source => name, headers => jsonb_build_object(name, name)) FROM name;
+	SELECT queue.publish('topic.' || n, to_jsonb(name)) FROM name;
+	SELECT queue.enqueue(name, '1', group_key => name, options => jsonb_build_object('limit_key', name)) FROM name});
+is(sql('SELECT count(*) FROM name JOIN queue.queue_stats() AS s ON s.queue_name = name WHERE s.waiting + s.delayed + s.blocked = 4'), scalar(@names), 'each queue has its jobs');
+sql(q{CREATE TABLE public.taken AS SELECT name, j.* FROM name, LATERAL queue.dequeue_batch(name, 10, worker => name) AS j;
+	SELECT queue.heartbeat(name, name, jsonb_build_object(name, name)) FROM name;
+	SELECT queue.set_progress(job_id, 50, name, jsonb_build_object(name, name)) FROM taken});
+is(sql(q{SELECT count(*) FROM name WHERE
+	EXISTS (SELECT FROM queue.queue AS q WHERE q.queue_name = name)
+	AND EXISTS (SELECT FROM queue.metrics AS m WHERE m.queue = name)
+	AND EXISTS (SELECT FROM queue.queue_health(name) AS h WHERE h.queue_name = name)
+	AND EXISTS (SELECT FROM queue.worker AS w WHERE w.worker = name AND w.queue_name = name AND w.info = jsonb_build_object(name, name))
+	AND EXISTS (SELECT FROM queue.job AS j WHERE j.queue_name = name AND j.source = 'schedule ' || name)
+	AND EXISTS (SELECT FROM queue.job AS j WHERE j.queue_name = name AND unique_key = name AND j.batch_id = name AND headers = jsonb_build_object(name, name)
+		AND j.progress ->> 'step' = name AND j.progress -> 'detail' = jsonb_build_object(name, name))
+	AND EXISTS (SELECT FROM queue.job AS j WHERE j.queue_name = name AND j.headers = jsonb_build_object('topic', 'topic.' || n))
+	AND EXISTS (SELECT FROM queue.job AS j WHERE j.queue_name = name AND group_key = name AND j.limit_key = name)
+	AND EXISTS (SELECT FROM queue.schedule AS s WHERE schedule_name = name)
+	AND EXISTS (SELECT FROM queue.binding JOIN queue.queue AS q USING (queue_id) WHERE topic_pattern = 'topic.' || n AND q.queue_name = name)
+	AND (SELECT b.source = name AND b.callback_queue = name FROM queue.batch_status(name) AS b)
+	AND (SELECT b.source = name FROM queue.batch_progress_view AS b WHERE b.batch_id = name)
+	AND (SELECT bool_or(position(name IN line) > 0) FROM taken AS t, queue.explain_job(t.job_id) AS line WHERE t.name = name.name)
+	AND (SELECT bool_and(h.worker = name) FROM taken AS t, queue.job_history(t.job_id) AS h WHERE t.name = name.name AND h.event = 'taken')}),
+	scalar(@names), 'each name comes back as it went in, everywhere');
+sql(q{SELECT queue.fail(job_id, name, retry => false) FROM taken});
+is(sql(q{SELECT count(DISTINCT name) FROM taken AS t JOIN queue.job_finished AS f USING (job_id) WHERE f.error = t.name AND f.worker = t.name
+		AND EXISTS (SELECT FROM queue.job_log AS l WHERE l.job_id = t.job_id AND l.error = t.name)}), scalar(@names), 'also as an error');
+is(sql(q{SELECT sum(queue.requeue_failed(name, error_pattern => replace(replace(replace(name, '\\', '\\\\'), '%', '\\%'), '_', '\\_'))) = (SELECT count(*) FROM taken) FROM name}), 't',
+	'and as a pattern');
+# a page, and lines of a terminal, are made of them: nothing in it is theirs
+is(sql(q{SELECT queue.report() ~ '<script|[^\n\x20-\x7e]', queue.report() LIKE '%DROP SCHEMA queue CASCADE%',
+		(SELECT bool_or(line ~ '[\x01-\x1f]') FROM queue.top(100) AS line), (SELECT bool_or(line LIKE '%$$;$$%') FROM queue.top(100) AS line)}), 'f|t|f|t', 'report() and top()');
+# errors say them as they are
+is(sql(q{DO $do$
+	DECLARE
+		one text;
+	BEGIN
+		FOR one IN SELECT name || '!' FROM name WHERE length(name) < 50 LOOP
+			BEGIN
+				PERFORM queue.enqueue(one, '1');
+				RAISE EXCEPTION 'there is %', one;
+			EXCEPTION WHEN undefined_object THEN
+				ASSERT sqlerrm = 'queue "' || one || '" does not exist', sqlerrm;
+			END;
+			BEGIN
+				PERFORM queue.alter_queue('q', validator => one);
+				RAISE EXCEPTION 'there is %', one;
+			EXCEPTION WHEN invalid_name OR undefined_function OR invalid_function_definition THEN
+				ASSERT position(one IN sqlerrm) > 0, sqlerrm;
+			END;
+			BEGIN
+				PERFORM queue.alter_queue('q', log_level => one);
+				RAISE EXCEPTION 'there is %', one;
+			EXCEPTION WHEN invalid_parameter_value THEN
+				ASSERT sqlerrm = 'log_level must be "errors", "none" or "all"', sqlerrm;
+			END;
+			BEGIN
+				PERFORM queue.grant_queue('q', 'heir', one);
+				RAISE EXCEPTION 'there is %', one;
+			EXCEPTION WHEN invalid_parameter_value THEN
+				ASSERT sqlerrm LIKE 'unknown queue privilege%', sqlerrm;
+			END;
+		END LOOP;
+	END $do$;
+	SELECT 'done'}), 'done', 'errors name them as they are');
+# events: the channel is the name, the message JSON that says it
+my $listen = join '', map { my $name = $_; $name =~ s/"/""/g; qq{LISTEN "queue.$name";\n} } grep { !/\n/ && length("queue.$_") < 64 } @names;
+my %heard;
+my $events = $node->psql('postgres', $listen . q{
+	SELECT count(queue.enqueue(name, '2')) FROM name;
+	DO $$ BEGIN FOR i IN 1 .. 100 LOOP PERFORM pg_sleep(0.05); COMMIT; END LOOP; END $$;
+	SELECT 1;}, stdout => \my $told, stderr => \my $warned);
+for my $message ($told =~ /^Asynchronous notification "queue\..*?" with payload "(\{.*?\})" received/mg)
+{
+	$message =~ s/'/''/g;
+	$heard{ sql("SELECT '$message'::jsonb ->> 'queue'") } = 1 if $message =~ /enqueued/;
+}
+is(join("\n", grep { !/\n/ && !$heard{$_} } @names), '', 'each event says its queue in valid JSON');
+sql(q{SELECT queue.unschedule(name), queue.drop_queue(name, true) FROM name});
+is(sql(q{SELECT count(*) FROM queue.queue WHERE queue_name IN (SELECT name FROM name)}), '0', 'they all go');
+
+# ---------------------------------------------------------------------
+# Objects that lie in wait for CREATE EXTENSION, and for the functions
+# ---------------------------------------------------------------------
+
+# what the owner of a database, who is no superuser, can prepare; everything tells who calls it
+sql(q{CREATE DATABASE trap OWNER mallory});
+sql(q{
+	SET SESSION AUTHORIZATION mallory;
+	CREATE SCHEMA trap;
+	GRANT ALL ON SCHEMA trap TO PUBLIC;
+	CREATE TABLE trap.caught (what text, who text DEFAULT current_user, at text DEFAULT current_query());
+	GRANT ALL ON trap.caught TO PUBLIC;
+	CREATE FUNCTION trap.catch(what text) RETURNS boolean LANGUAGE plpgsql AS $$
+	BEGIN
+		INSERT INTO trap.caught VALUES (what);
+		RETURN true;
+	END $$;
+	-- every operator on types that are ours to compare, every function that the extension's SQL may call without a schema
+	DO $do$
+	DECLARE
+		l text;
+		o text;
+		f record;
+	BEGIN
+		FOREACH l IN ARRAY '{integer,bigint,smallint,text,boolean,timestamptz,oid,"\"char\"",interval,jsonb,name,numeric,regrole,float8}'::text[] LOOP
+			FOREACH o IN ARRAY '{=,<>,<,>,<=,>=,||,+,-,*,/,~~,->,->>,~,!~~}'::text[] LOOP
+				EXECUTE format('CREATE FUNCTION trap.op(%1$s, %1$s, OUT boolean) LANGUAGE sql AS $$ SELECT trap.catch(%2$L) $$', l, l || o)
+					WHERE o = '=';
+				EXECUTE format('CREATE OPERATOR trap.%1$s (LEFTARG = %2$s, RIGHTARG = %2$s, FUNCTION = trap.op)', o, l);
+			END LOOP;
+		END LOOP;
+		FOR f IN SELECT DISTINCT proname, oidvectortypes(proargtypes) AS arguments, prorettype::regtype AS result FROM pg_proc
+			WHERE pronamespace = 'pg_catalog'::regnamespace AND prokind = 'f' AND NOT proretset
+				AND proname ~ '^(clock_timestamp|now|coalesce|greatest|least|nextval|current_database|array_position|floor|round|replace|array_agg|unnest|has_table_privilege|has_function_privilege|to_regclass|pg_has_role|pg_get_userbyid|format|quote_ident|length|substr|date_trunc|extract|age|to_char|jsonb_build_object|to_jsonb|pg_extension_config_dump|array_length|pg_total_relation_size|txid_current|pg_stat_get_.*)$'
+				AND oidvectortypes(proargtypes) !~ 'any|internal|cstring' AND prorettype NOT IN (SELECT oid FROM pg_type WHERE typtype = 'p') LOOP
+			EXECUTE format('CREATE FUNCTION trap.%I(%s) RETURNS %s LANGUAGE sql AS $$ SELECT CASE WHEN trap.catch(%L) THEN null::%s END $$',
+				f.proname, f.arguments, f.result, f.proname, f.result);
+		END LOOP;
+	END $do$;
+	CREATE AGGREGATE trap.count(*) (sfunc = int8inc, stype = int8, initcond = '1000');
+	CREATE AGGREGATE trap.sum(bigint) (sfunc = int8pl, stype = int8, initcond = '1000');
+	CREATE AGGREGATE trap.max(timestamptz) (sfunc = timestamptz_larger, stype = timestamptz);
+	CREATE DOMAIN trap.text AS pg_catalog.text CHECK (trap.catch('text'));
+	CREATE DOMAIN trap.jsonb AS pg_catalog.jsonb CHECK (trap.catch('jsonb'));
+	CREATE DOMAIN trap.interval AS pg_catalog.interval CHECK (trap.catch('interval'));
+	CREATE DOMAIN trap.timestamptz AS pg_catalog.timestamptz CHECK (trap.catch('timestamptz'));
+	CREATE DOMAIN trap.regrole AS pg_catalog.regrole CHECK (trap.catch('regrole'));
+	CREATE TABLE trap.pg_proc (oid oid, pronamespace oid, proname pg_catalog.text);
+	CREATE TABLE trap.pg_roles (oid oid, rolname pg_catalog.text);
+	CREATE TABLE trap.job_live (a int);
+	CREATE TABLE trap.queue (queue_name pg_catalog.text);
+	CREATE FUNCTION trap.enqueue(pg_catalog.text, pg_catalog.jsonb) RETURNS bigint LANGUAGE sql AS 'SELECT 1::bigint';
+	ALTER DATABASE trap SET search_path = trap, public, pg_catalog;
+	ALTER DATABASE trap SET default_transaction_isolation = 'serializable';
+	ALTER DATABASE trap SET default_transaction_deferrable = on;
+	ALTER DATABASE trap SET "DateStyle" = 'German';
+	ALTER DATABASE trap SET "IntervalStyle" = 'iso_8601';
+	ALTER DATABASE trap SET "TimeZone" = 'Asia/Kathmandu';
+	ALTER DATABASE trap SET bytea_output = 'escape';
+	ALTER DATABASE trap SET extra_float_digits = -15;
+	ALTER DATABASE trap SET enable_indexscan = off;
+	ALTER DATABASE trap SET row_security = off;
+	ALTER DATABASE trap SET statement_timeout = '20s';
+	ALTER DATABASE trap SET idle_in_transaction_session_timeout = '20s';
+	ALTER DATABASE trap SET transform_null_equals = on;
+	ALTER DATABASE trap SET array_nulls = off;
+	ALTER DATABASE trap SET quote_all_identifiers = on;
+	ALTER DATABASE trap SET standard_conforming_strings = off;
+	ALTER DATABASE trap SET plan_cache_mode = force_generic_plan;
+	ALTER DATABASE trap SET session_preload_libraries = '';
+} =~ s/\tALTER DATABASE trap SET session_preload_libraries[^\n]*\n//r, 'trap');
+is(sql('SHOW search_path', 'trap'), 'trap, public, pg_catalog', 'the trap is set');
+like(error_of('SET SESSION AUTHORIZATION mallory; CREATE EXTENSION queue', 'trap'), qr/^42501/, 'the owner of a database may not install it');
+# a schema that is there already, with tables that look like ours
+sql('SET SESSION AUTHORIZATION mallory; CREATE SCHEMA queue; CREATE TABLE queue.job_live (a int); CREATE FUNCTION queue.enqueue() RETURNS int LANGUAGE sql AS $$ SELECT 1 $$', 'trap');
+like(error_of('CREATE EXTENSION queue', 'trap'), qr/^42P06: schema "queue" already exists/, 'somebody else\'s schema is not taken over');
+like(error_of('CREATE EXTENSION queue SCHEMA trap', 'trap'), qr/^0A000|^42P06|^22023/, 'nor another one');
+is(sql(q{SELECT count(*) FROM pg_extension WHERE extname = 'queue'}, 'trap'), '0', 'and nothing is left behind');
+like(error_of('SELECT queue.enqueue()', 'trap'), qr/^$/, 'what it has is its own');
+sql('DROP SCHEMA queue CASCADE', 'trap');
+sql('CREATE EXTENSION queue', 'trap');
+my $life = q{
+	SELECT queue.create_queue('q', max_attempts => 2, backoff_base => '0', dead_letter_queue => null, notify => true, log_level => 'all', max_active => 5, rate_limit => 1000);
+	SELECT queue.create_queue('dead');
+	SELECT queue.alter_queue('q', dead_letter_queue => 'dead', aging_interval => '1 h', owner => 'mallory');
+	SELECT queue.grant_queue('q', 'heir', 'enqueue, browse');
+	SELECT queue.bind('a.#', 'q');
+	SELECT queue.create_batch('b', callback_queue => 'q');
+	SELECT queue.enqueue('q', '1', batch_id => 'b', group_key => 'g', unique_key => 'u');
+	SELECT queue.enqueue('q', '2', depends_on => ARRAY[queue.enqueue('q', '3')], delay => '1 ms');
+	SELECT * FROM queue.publish('a.b', '{}');
+	SELECT * FROM queue.enqueue_batch('q', ARRAY['4', '5']::pg_catalog.jsonb[]);
+	SELECT queue.complete(job_id) FROM queue.dequeue_batch('q', 2);
+	SELECT queue.fail(job_id, 'x', retry => false) FROM queue.dequeue_batch('q', 1);
+	SELECT queue.set_progress(job_id, 1), queue.extend(job_id, '1 h'), queue.release(job_id) FROM queue.dequeue_batch('q', 1);
+	SELECT queue.redrive('dead');
+	SELECT queue.heartbeat('w', 'q');
+	SELECT queue.schedule('s', '* * * * *', 'q', '1', create_cron_job => false), queue._fire('s');
+	SELECT queue.close_batch('b');
+	SELECT * FROM queue.maintain();
+	SELECT * FROM queue.requeue_failed();
+	SELECT length(queue.report()) OPERATOR(pg_catalog.>) 1000;
+	SELECT * FROM queue.top();
+	SELECT * FROM queue.queue_stats(), queue.queue_health() AS h;
+	SELECT * FROM queue.health_alerts();
+	SELECT * FROM queue.list_jobs('q') AS j, queue.job_status(j.job_id), queue.job_history(j.job_id), queue.explain_job(j.job_id);
+	SELECT * FROM queue.batch_status('b'), queue.batch_progress_view, queue.metrics, queue.worker;
+	SELECT * FROM queue.job, queue.job_finished;
+	SELECT queue.throttle('q', '1 s'), queue.throttle('q', '0');
+	SELECT queue.clean('q', '0'), queue.purge_queue('q');
+	SELECT queue.reset_queue_setting('q', 'aging_interval'), queue.revoke_queue('q', 'heir', 'enqueue, browse')};
+# search_path is the one that lies in wait; the test's own calls are qualified where it matters
+is(error_of('SET search_path = trap, public, pg_catalog; TRUNCATE trap.caught;' . $life =~ s/\blength\(/pg_catalog.length(/r, 'trap'), '', 'a life in the trap');
+is(sql('SELECT DISTINCT what, who, at FROM trap.caught', 'trap'), '', 'nothing of the extension walks into it');
+ok($node->poll_query_until('trap', q{SELECT pg_catalog.count(*) OPERATOR(pg_catalog.>) 0 FROM pg_catalog.pg_stat_activity
+	WHERE datname OPERATOR(pg_catalog.=) 'trap' AND backend_type OPERATOR(pg_catalog.=) 'queue maintenance'}), 'the maintenance worker is there');
+# it moves what is due, whatever the settings of the database
+sql(q{SELECT queue.alter_queue('q', max_active => 100); SELECT queue.enqueue('q', '"due"', delay => '200 ms')}, 'trap');
+ok($node->poll_query_until('trap', q{SELECT pg_catalog.count(*) OPERATOR(pg_catalog.>) 0 FROM queue.job_live WHERE payload OPERATOR(pg_catalog.=) '"due"'::pg_catalog.jsonb}),
+	'and does its work in the trap');
+is(sql('SELECT DISTINCT what, who FROM trap.caught', 'trap'), '', 'nor does the worker walk into it');
+# settings that would stop anybody
+sql(q{ALTER DATABASE trap SET default_transaction_read_only = on; ALTER DATABASE trap SET statement_timeout = '1ms'; ALTER DATABASE trap SET lock_timeout = '1ms';
+	SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'trap'});
+sql(q{SET statement_timeout = 0; SET default_transaction_read_only = off; BEGIN READ WRITE; SELECT queue.enqueue('q', '"due again"', delay => '200 ms'); COMMIT}, 'trap')
+  if eval { $ENV{PGOPTIONS} = '-c statement_timeout=0 -c lock_timeout=0'; 1 };
+ok($node->poll_query_until('trap', q{SELECT pg_catalog.count(*) OPERATOR(pg_catalog.>) 0 FROM queue.job_live WHERE payload OPERATOR(pg_catalog.=) '"due again"'::pg_catalog.jsonb}),
+	'a database that is read-only, and in a hurry, does not stop it');
+delete $ENV{PGOPTIONS};
+
+check_counters($node, 'after all');
+check_structure($node, 'after all');
+
 done_testing();

@@ -390,12 +390,13 @@ sub script
 		# many puts, or there is nothing to take, and to end
 		my $function = chance(0.15) ? (grep { $_->{name} eq 'enqueue' } @functions)[0] : pick(@functions);
 		# a wait may be long: the timeout ends it; in a transaction it would end that, after a minute
-		my $waits = $waits{ $function->{name} };
+		my $waits = $waits{ $function->{name} } || 0;
 
 		next if $waits && $open;
 		$send->('', q{SET statement_timeout = '20ms'}) if $waits;
 		$send->($function->{name}, call($function));
-		$send->('', q{SET statement_timeout = '60s'}) if $waits;
+		# the first may be cut off itself
+		$send->('', q{SET statement_timeout = '60s'}) for 1 .. 3 * $waits;
 	}
 	$send->('', 'COMMIT') if $open;
 	return $script;

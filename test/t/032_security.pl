@@ -217,10 +217,9 @@ is(join(' ', grep { !$expected{$_} } @functions), '', 'every function has a row 
 my %there = map { $_ => 1 } @functions;
 is(join(' ', grep { !$there{$_} } sort keys %expected), '', 'and every row a function');
 
-# the outcomes, each alone, and again when all may call everything, for another queue's sake
 sub outcomes
 {
-	my ($what, $column) = @_;
+	my ($what) = @_;
 	my @wrong;
 
 	for my $name (grep { $expected{$_} && $expected{$_}[2] } @functions)
@@ -229,9 +228,6 @@ sub outcomes
 		my $got = sql(q{SELECT string_agg(try(r, replace(replace(replace($call$} . $call . q{$call$, '%1', done::text), '%2', held::text), '%3', waiting::text)), ''
 			ORDER BY n) FROM job, unnest('} . $roles . q{'::text[]) WITH ORDINALITY AS a (r, n)});
 		my $want = $expected{$name}[1];
-
-		# with EXECUTE, one that names no queue is refused its job, not the call
-		$got =~ tr/0/-/, $want =~ tr/0/-/ if $column;
 		push @wrong, "$name: $got, not $want" if $got ne $want;
 	}
 	is(join("\n", @wrong), '', $what);
@@ -255,7 +251,7 @@ for my $name (grep { $expected{$_} } @functions)
 	push @wrong, "$name: $got, not $expected{$name}[0]" if $got ne $expected{$name}[0];
 }
 is(join("\n", @wrong), '', 'each role may call what its privilege says');
-outcomes('each role does what its privilege says', 0);
+outcomes('each role does what its privilege says');
 
 # relation	who may read it; nobody may do more
 my %readable = (
@@ -351,11 +347,10 @@ sql(q{SELECT queue.drop_queue('gone', true)});
 sql(q{
 	CREATE SCHEMA spy;
 	GRANT ALL ON SCHEMA spy TO r_browse;
-	SELECT queue.enqueue('theirs', '"secret"', source => 'secret', worker.*) FROM (SELECT 1) AS worker LIMIT 0;
 	SELECT queue.enqueue('theirs', '"secret"', source => 'secret', headers => '"secret"', unique_key => 'secret') FROM generate_series(1, 50);
 	SELECT queue.enqueue('theirs', '"secret"', source => 'secret') FROM generate_series(1, 50);
 	SELECT queue.fail(job_id, 'secret', retry => false) FROM queue.dequeue_batch('theirs', 20, worker => 'secret');
-	ANALYZE queue.job_archive, queue.job_live, queue.job_log, queue.queue} =~ s/\tSELECT queue.enqueue[^;]*worker\.\*[^;]*;\n//r);
+	ANALYZE queue.job_archive, queue.job_live, queue.job_log, queue.queue});
 sql(q{
 	SET ROLE r_browse;
 	-- cheaper than anything, an operator with an estimator, a cast, a support for ORDER BY: each tells what it is given
@@ -493,7 +488,6 @@ my $before = q{PREPARE victim AS SELECT 1; LISTEN victim; CREATE TEMP TABLE prec
 	SET custom.mine = 'victim'; SET work_mem = '5MB';};
 sql(q{CREATE TABLE mallory.rows (id int PRIMARY KEY, payload jsonb);
 	ALTER TABLE mallory.rows OWNER TO mallory;
-	GRANT EXECUTE ON FUNCTION queue.create_queue TO mallory; REVOKE EXECUTE ON FUNCTION queue.create_queue FROM mallory;
 	SET ROLE mallory;
 	CREATE TRIGGER t AFTER INSERT ON mallory.rows FOR EACH ROW EXECUTE FUNCTION queue.enqueue_trigger('calls')});
 my %victims = (
@@ -526,6 +520,7 @@ for my $who (sort keys %victims)
 			"$before $state; \\echo ---\n" . ($block ? 'BEGIN;' : '') . "$victims{$who};" . ($block ? 'COMMIT;' : '') . "\n\\echo ---\n$state; EXECUTE victim; SELECT n FROM precious; FETCH victim",
 			on_error_stop => 0);
 		my @parts = split /^---\n?/m, $out;
+
 		chomp @parts;
 
 		is($err, '', "$who" . ($block ? ', in a block' : '') . ': there is no error');
@@ -662,8 +657,9 @@ sql(q{
 	BEGIN
 		FOREACH l IN ARRAY '{integer,bigint,smallint,text,boolean,timestamptz,oid,"\"char\"",interval,jsonb,name,numeric,regrole,float8}'::text[] LOOP
 			FOREACH o IN ARRAY '{=,<>,<,>,<=,>=,||,+,-,*,/,~~,->,->>,~,!~~}'::text[] LOOP
-				EXECUTE format('CREATE FUNCTION trap.op(%1$s, %1$s, OUT boolean) LANGUAGE sql AS $$ SELECT trap.catch(%2$L) $$', l, l || o)
-					WHERE o = '=';
+				IF o = '=' THEN
+					EXECUTE format('CREATE FUNCTION trap.op(%1$s, %1$s) RETURNS boolean LANGUAGE sql AS $$ SELECT trap.catch(%2$L) $$', l, 'operator on ' || l);
+				END IF;
 				EXECUTE format('CREATE OPERATOR trap.%1$s (LEFTARG = %2$s, RIGHTARG = %2$s, FUNCTION = trap.op)', o, l);
 			END LOOP;
 		END LOOP;
@@ -705,15 +701,14 @@ sql(q{
 	ALTER DATABASE trap SET quote_all_identifiers = on;
 	ALTER DATABASE trap SET standard_conforming_strings = off;
 	ALTER DATABASE trap SET plan_cache_mode = force_generic_plan;
-	ALTER DATABASE trap SET session_preload_libraries = '';
-} =~ s/\tALTER DATABASE trap SET session_preload_libraries[^\n]*\n//r, 'trap');
-is(sql('SHOW search_path', 'trap'), 'trap, public, pg_catalog', 'the trap is set');
+}, 'trap');
+is(sql('SELECT 1 = 1; SELECT DISTINCT what, who FROM trap.caught; TRUNCATE trap.caught', 'trap'), "t\noperator on integer|postgres", 'the trap is set');
 like(error_of('SET SESSION AUTHORIZATION mallory; CREATE EXTENSION queue', 'trap'), qr/^42501/, 'the owner of a database may not install it');
 # a schema that is there already, with tables that look like ours
 sql('SET SESSION AUTHORIZATION mallory; CREATE SCHEMA queue; CREATE TABLE queue.job_live (a int); CREATE FUNCTION queue.enqueue() RETURNS int LANGUAGE sql AS $$ SELECT 1 $$', 'trap');
 like(error_of('CREATE EXTENSION queue', 'trap'), qr/^42P06: schema "queue" already exists/, 'somebody else\'s schema is not taken over');
 like(error_of('CREATE EXTENSION queue SCHEMA trap', 'trap'), qr/^0A000|^42P06|^22023/, 'nor another one');
-is(sql(q{SELECT count(*) FROM pg_extension WHERE extname = 'queue'}, 'trap'), '0', 'and nothing is left behind');
+is(sql(q{SELECT pg_catalog.count(*) FROM pg_extension WHERE extname OPERATOR(pg_catalog.=) 'queue'}, 'trap'), '0', 'and nothing is left behind');
 like(error_of('SELECT queue.enqueue()', 'trap'), qr/^$/, 'what it has is its own');
 sql('DROP SCHEMA queue CASCADE', 'trap');
 sql('CREATE EXTENSION queue', 'trap');
@@ -760,8 +755,8 @@ is(sql('SELECT DISTINCT what, who FROM trap.caught', 'trap'), '', 'nor does the 
 # settings that would stop anybody
 sql(q{ALTER DATABASE trap SET default_transaction_read_only = on; ALTER DATABASE trap SET statement_timeout = '1ms'; ALTER DATABASE trap SET lock_timeout = '1ms';
 	SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'trap'});
-sql(q{SET statement_timeout = 0; SET default_transaction_read_only = off; BEGIN READ WRITE; SELECT queue.enqueue('q', '"due again"', delay => '200 ms'); COMMIT}, 'trap')
-  if eval { $ENV{PGOPTIONS} = '-c statement_timeout=0 -c lock_timeout=0'; 1 };
+$ENV{PGOPTIONS} = '-c statement_timeout=0 -c lock_timeout=0 -c default_transaction_read_only=off';
+sql(q{SELECT queue.enqueue('q', '"due again"', delay => '200 ms')}, 'trap');
 ok($node->poll_query_until('trap', q{SELECT pg_catalog.count(*) OPERATOR(pg_catalog.>) 0 FROM queue.job_live WHERE payload OPERATOR(pg_catalog.=) '"due again"'::pg_catalog.jsonb}),
 	'a database that is read-only, and in a hurry, does not stop it');
 delete $ENV{PGOPTIONS};

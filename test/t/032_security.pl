@@ -301,6 +301,16 @@ like(error_of(q{SET ROLE r_owner; SELECT queue.alter_queue('q', owner => 4294967
 like(error_of(q{SELECT queue.alter_queue('q', owner => '-')}), qr/^42704: role 0 does not exist/, 'nor for nobody');
 like(error_of(q{SET ROLE r_owner; SELECT queue.grant_queue('q', 0::oid::regrole, 'admin')}), qr/^42704/, 'PUBLIC has nothing');
 
+# topics belong to nobody, as doc/reference.md says of bind()
+sql(q{CREATE ROLE publisher; SELECT queue.grant_queue('theirs', 'publisher', 'enqueue'), queue.bind('news', 'theirs')});
+is(sql(q{SET ROLE publisher; SELECT count(*) FROM queue.publish('news', '1')}), '1', 'a topic');
+sql(q{SET ROLE r_owner; SELECT queue.bind('#', 'q')});
+like(error_of(q{SET ROLE publisher; SELECT queue.publish('news', '1')}), qr/^42501: permission denied for queue "q"/, 'whoever binds to it can refuse it');
+sql(q{SET ROLE r_owner; SELECT queue.grant_queue('q', 'publisher', 'enqueue')});
+is(sql(q{SET ROLE publisher; SELECT count(*) FROM queue.publish('news', '1')}), '2', 'or listen');
+sql(q{SELECT queue.unbind('#', 'q'), queue.unbind('news', 'theirs'), queue.revoke_queue('q', 'publisher', 'enqueue'),
+	queue.revoke_queue('theirs', 'publisher', 'enqueue'), queue.purge_queue('theirs'); DROP ROLE publisher});
+
 # what was granted cannot be granted on
 for my $sql ('EXECUTE ON FUNCTION queue.enqueue', 'SELECT ON queue.job', 'USAGE ON SCHEMA queue')
 {

@@ -283,7 +283,7 @@ attack('one that does not hold at the commit', q{
 	qr/^f\|insert or update on table "c2" violates foreign key/);
 attack('a large object that stays open', q{SELECT lo_open(lo_create(4711), 393216); SELECT lo_truncate(lo_open(4711, 131072), 100)}, $done);
 attack('a temporary table ON COMMIT DROP', q{
-	CREATE TEMP TABLE pg_locks (a int DEFAULT 1, b int GENERATED ALWAYS AS (a + 1) STORED) ON COMMIT DROP; INSERT INTO pg_locks DEFAULT VALUES}, $done);
+	CREATE TEMP TABLE pg_locks (a int DEFAULT 1, b int GENERATED ALWAYS AS (a + 1) STORED) ON COMMIT DROP; INSERT INTO pg_temp.pg_locks DEFAULT VALUES}, $done);
 attack('functions, types and operators in pg_temp', q{
 	CREATE FUNCTION pg_temp.now() RETURNS text LANGUAGE sql AS 'SELECT 1::text'; CREATE DOMAIN pg_temp.text AS pg_catalog.text CHECK (alice.try('RESET ROLE') <> 'done');
 	CREATE OPERATOR pg_temp.= (LEFTARG = int, RIGHTARG = int, FUNCTION = int4ne); CREATE AGGREGATE pg_temp.count(int) (sfunc = int4larger, stype = int4)}, $done);

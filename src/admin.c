@@ -11,6 +11,7 @@
  */
 #include "postgres.h"
 
+#include "access/transam.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "lib/stringinfo.h"
@@ -355,7 +356,8 @@ revoke_usage(Oid role)
 
 /*
  * With its last privilege and its last queue, a role loses what would keep it
- * from being dropped.
+ * from being dropped.  A predefined role cannot be dropped, and pg_monitor has
+ * rights from the extension itself, which no owner of a queue may take away.
  */
 static void
 revoke_unused(Oid role)
@@ -363,7 +365,7 @@ revoke_unused(Oid role)
 	Oid			type = OIDOID;
 	Datum		value = ObjectIdGetDatum(role);
 
-	if (!SearchSysCacheExists1(AUTHOID, value))
+	if (role < FirstNormalObjectId || !SearchSysCacheExists1(AUTHOID, value))
 		return;
 	if (QueueSpiExecute("SELECT FROM queue.privilege WHERE grantee OPERATOR(pg_catalog.=) $1"
 						" UNION ALL SELECT FROM queue.queue WHERE owner OPERATOR(pg_catalog.=) $1",
@@ -457,6 +459,21 @@ queue_create_queue(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+static Oid
+role_arg(FunctionCallInfo fcinfo, int arg)
+{
+	if (PG_ARGISNULL(arg))
+		QueueErrorNull("role", "Give the name of a role.");
+	/* a regrole may be any number */
+	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(PG_GETARG_OID(arg))))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("role %u does not exist", PG_GETARG_OID(arg)),
+				 errdetail("No role has that number."),
+				 errhint("Give the name of a role.")));
+	return PG_GETARG_OID(arg);
+}
+
 /*
  * May the caller give the queue to somebody else, and to this role?  What the
  * queue names will run as the new owner.
@@ -510,11 +527,12 @@ queue_alter_queue(PG_FUNCTION_ARGS)
 	QueueSettings settings;
 	text	   *name;
 	bool		exclusive = false;
-	Oid			owner = PG_ARGISNULL(1 + NUM_SETTINGS) ? InvalidOid :
-		PG_GETARG_OID(1 + NUM_SETTINGS);
+	Oid			owner = InvalidOid;
 
 	QueueRequireWritable("queue.alter_queue()");
 	name = QueueArgText(fcinfo, 0, "queue_name");
+	if (!PG_ARGISNULL(1 + NUM_SETTINGS))
+		owner = role_arg(fcinfo, 1 + NUM_SETTINGS);
 	for (int i = 0; i < NUM_SETTINGS; i++)
 		if (!PG_ARGISNULL(1 + i))
 		{
@@ -787,27 +805,16 @@ parse_privileges(text *list)
 	return privileges;
 }
 
-static Oid
-role_arg(FunctionCallInfo fcinfo, int arg)
-{
-	if (PG_ARGISNULL(arg))
-		QueueErrorNull("role", "Give the name of a role.");
-	/* a regrole may be any number */
-	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(PG_GETARG_OID(arg))))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("role %u does not exist", PG_GETARG_OID(arg)),
-				 errdetail("No role has that number."),
-				 errhint("Give the name of a role.")));
-	return PG_GETARG_OID(arg);
-}
-
-/* run an SQL command with queue, role and word for each privilege of a set */
-static void
+/*
+ * Run an SQL command with queue, role and word for each privilege of a set;
+ * returns how many rows they have changed.
+ */
+static uint64
 for_each_privilege(const char *sql, int32 queue_id, Oid role, int privileges)
 {
 	Oid			types[3] = {INT4OID, OIDOID, TEXTOID};
 	Datum		values[3];
+	uint64		changed = 0;
 
 	values[0] = Int32GetDatum(queue_id);
 	values[1] = ObjectIdGetDatum(role);
@@ -816,8 +823,9 @@ for_each_privilege(const char *sql, int32 queue_id, Oid role, int privileges)
 		if (!(privileges & privilege_words[i].privilege))
 			continue;
 		values[2] = CStringGetTextDatum(privilege_words[i].name);
-		(void) QueueSpiExecute(sql, 3, types, values, NULL);
+		changed += QueueSpiExecute(sql, 3, types, values, NULL);
 	}
+	return changed;
 }
 
 Datum
@@ -835,9 +843,9 @@ queue_grant_queue(PG_FUNCTION_ARGS)
 	QueueSettingsLock(name, PRIVILEGE_ADMIN, ShareUpdateExclusiveLock, &settings);
 
 	QueueSpiConnect();
-	for_each_privilege("INSERT INTO queue.privilege (queue_id, grantee, privilege)"
-					   " VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
-					   settings.queue_id, role, privileges);
+	(void) for_each_privilege("INSERT INTO queue.privilege (queue_id, grantee, privilege)"
+							  " VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+							  settings.queue_id, role, privileges);
 	grant_usage(role, privileges);
 	settings_changed();
 	QueueSpiFinish();
@@ -859,11 +867,12 @@ queue_revoke_queue(PG_FUNCTION_ARGS)
 	QueueSettingsLock(name, PRIVILEGE_ADMIN, ShareUpdateExclusiveLock, &settings);
 
 	QueueSpiConnect();
-	for_each_privilege("DELETE FROM queue.privilege WHERE queue_id OPERATOR(pg_catalog.=) $1"
-					   " AND grantee OPERATOR(pg_catalog.=) $2"
-					   " AND privilege OPERATOR(pg_catalog.=) $3",
-					   settings.queue_id, role, privileges);
-	revoke_unused(role);
+	/* of who had none, nothing is taken that somebody has granted by hand */
+	if (for_each_privilege("DELETE FROM queue.privilege WHERE queue_id OPERATOR(pg_catalog.=) $1"
+						   " AND grantee OPERATOR(pg_catalog.=) $2"
+						   " AND privilege OPERATOR(pg_catalog.=) $3",
+						   settings.queue_id, role, privileges) > 0)
+		revoke_unused(role);
 	settings_changed();
 	QueueSpiFinish();
 	/* whoever waits may not be allowed to any more */

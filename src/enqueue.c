@@ -108,9 +108,13 @@ QueueDelayUntil(Interval *delay, TimestampTz now)
 						   DatumGetCString(DirectFunctionCall1(interval_out,
 															   IntervalPGetDatum(delay)))),
 				 errhint("At most 10000 years are allowed.")));
-	run_at = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
-													 TimestampTzGetDatum(now),
-													 IntervalPGetDatum(delay)));
+	if (delay->month < -MAX_DELAY_DAYS / 31 || delay->day < -MAX_DELAY_DAYS ||
+		delay->time < -MAX_DELAY_DAYS * USECS_PER_DAY)
+		run_at = DT_NOBEGIN;
+	else
+		run_at = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+														 TimestampTzGetDatum(now),
+														 IntervalPGetDatum(delay)));
 	if (run_at < now || TIMESTAMP_NOT_FINITE(run_at))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

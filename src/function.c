@@ -17,7 +17,9 @@
  *   when it returns.  A trigger that is deferred to the commit would run as
  *   the caller, a cursor WITH HOLD and a temporary table would outlive the call:
  *   SECURITY_RESTRICTED_OPERATION refuses them, as in ANALYZE and in index
- *   expressions.  A validator needs nothing of that.  A handler, or on_failed,
+ *   expressions, and we refuse what it forgets: functions, types and operators
+ *   in the caller's temporary schema, where a name of the caller's may lead to
+ *   them afterwards (QueueFunctionGuard).  A validator needs nothing of that.  A handler, or on_failed,
  *   writes tables, which may have deferred constraints: it is let off if the
  *   owner has all privileges of the caller anyhow, so that a handler of one's
  *   own may do what one may do oneself.
@@ -397,6 +399,54 @@ owner_is_trusted(Oid owner)
 	return has_privs_of_role(owner, GetUserId()) && has_privs_of_role(owner, GetOuterUserId());
 }
 
+/* has such a call been made in this session?  Else what core restricts is core's */
+static bool restricted;
+
+/* the name of what a command makes in a schema, unless core looks at that by itself */
+static List *
+created_name(Node *node)
+{
+	switch (nodeTag(node))
+	{
+		case T_CreateFunctionStmt:
+			return ((CreateFunctionStmt *) node)->funcname;
+		case T_CreateDomainStmt:
+			return ((CreateDomainStmt *) node)->domainname;
+		case T_CreateEnumStmt:
+			return ((CreateEnumStmt *) node)->typeName;
+		case T_CreateRangeStmt:
+			return ((CreateRangeStmt *) node)->typeName;
+		case T_DefineStmt:
+			return ((DefineStmt *) node)->defnames;
+		case T_CreateOpClassStmt:
+			return ((CreateOpClassStmt *) node)->opclassname;
+		case T_CreateOpFamilyStmt:
+			return ((CreateOpFamilyStmt *) node)->opfamilyname;
+		case T_CreateConversionStmt:
+			return ((CreateConversionStmt *) node)->conversion_name;
+		default:
+			return NIL;
+	}
+}
+
+/* before a command runs: nothing of the owner's stays in the caller's temporary schema */
+void
+QueueFunctionGuard(Node *node)
+{
+	List	   *name;
+	char	   *object;
+
+	if (!restricted || !InSecurityRestrictedOperation() || (name = created_name(node)) == NIL)
+		return;
+	if (isAnyTempNamespace(QualifiedNameGetCreationNamespace(name, &object)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("cannot create \"%s\" in a temporary schema within security-restricted operation",
+						object),
+				 errdetail("The session is that of whoever enqueues or settles, not of the queue's owner."),
+				 errhint("Create it in a schema of your own, beforehand.")));
+}
+
 void
 QueueFunctionEnter(QueueFunction *function)
 {
@@ -404,7 +454,10 @@ QueueFunctionEnter(QueueFunction *function)
 
 	if (function->kind == FUNCTION_VALIDATOR ||
 		(!function->own_session && !owner_is_trusted(function->owner)))
+	{
 		context |= SECURITY_RESTRICTED_OPERATION;
+		restricted = true;
+	}
 	GetUserIdAndSecContext(&function->save_user, &function->save_context);
 	SetUserIdAndSecContext(function->owner, function->save_context | context);
 

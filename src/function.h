@@ -21,6 +21,7 @@
 #define QUEUE_FUNCTION_H
 
 #include "access/htup.h"
+#include "nodes/nodes.h"
 
 #include "catalog.h"
 
@@ -60,6 +61,9 @@ extern void QueueFunctionRequireOwner(QueueFunctionKind kind, const QueueSetting
 
 extern void QueueFunctionOpen(QueueFunction *function, QueueFunctionKind kind,
 							  const QueueSettings *settings);
+/* a command that SQL is about to run */
+extern void QueueFunctionGuard(Node *node);
+
 extern void QueueFunctionEnter(QueueFunction *function);
 extern Datum QueueFunctionCall(QueueFunction *function, Datum argument, bool *null);
 extern void QueueFunctionLeave(QueueFunction *function);

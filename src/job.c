@@ -112,6 +112,15 @@ QueueJobCount(JobState state)
 	return COUNT_WAITING;		/* keep compiler quiet */
 }
 
+bool
+QueueStateKnown(JobState state)
+{
+	for (int i = 0; i < lengthof(states); i++)
+		if (states[i].state == state)
+			return true;
+	return false;
+}
+
 const char *
 QueueStateName(JobState state)
 {

@@ -138,6 +138,7 @@ job_lease(const JobHead *job)
 /* the state that counts, whatever stands in the row after a restore */
 extern JobState QueueJobState(const JobHead *job);
 extern JobCount QueueJobCount(JobState state);
+extern bool QueueStateKnown(JobState state);
 extern const char *QueueStateName(JobState state);
 extern bool QueueStateFromName(const char *name, JobState *state);
 

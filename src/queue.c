@@ -27,6 +27,7 @@
 #include "catalog.h"
 #include "compat.h"
 #include "event.h"
+#include "function.h"
 #include "internal.h"
 #include "launcher.h"
 #include "pool.h"
@@ -259,6 +260,7 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	else
 		wanted = wanted_database(node);
 
+	QueueFunctionGuard(node);
 	if (OidIsValid(wanted))
 		QueueLauncherHold(wanted);
 	next_process_utility(pstmt, query, read_only_tree, context, params, env, dest, qc);

@@ -383,6 +383,12 @@ queue__state(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
 	job.state = PG_GETARG_CHAR(0);
+	if (!QueueStateKnown((JobState) job.state))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("unknown job state %d", (int) job.state),
+				 errdetail("No row of a table of jobs has that state."),
+				 errhint("Give the column \"state\" of such a row.")));
 	job.lease_owner = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT64(1);
 	PG_RETURN_TEXT_P(cstring_to_text(QueueStateName(QueueJobState(&job))));
 }

@@ -256,6 +256,41 @@ attack('a superuser\'s means', 'SELECT 1', qr/^c\|((42501|25001)( |$))+$/, q{SEL
 		'UPDATE pg_authid SET rolsuper = true', 'DROP EXTENSION queue', 'DROP FUNCTION bob.as_bob',
 		'CREATE EVENT TRIGGER e ON ddl_command_end EXECUTE FUNCTION alice.run_late()', 'SELECT * FROM bob.guestbook']) AS todo});
 
+attack('dblink, and other ways into a session of one\'s own', 'SELECT 1', qr/^c\|(42501 ?)+$/, q{SELECT string_agg(alice.try(todo), ' ') FROM unnest(ARRAY[
+	'CREATE EXTENSION dblink', 'CREATE FOREIGN DATA WRAPPER w', 'COPY (SELECT 1) TO PROGRAM ''psql''',
+	'CREATE FUNCTION alice.c() RETURNS int LANGUAGE c AS ''libc'', ''system''', 'ALTER ROLE alice BYPASSRLS',
+	'ALTER ROLE bob SET search_path = alice', 'ALTER DATABASE postgres SET search_path = alice',
+	'ALTER FUNCTION alice.attack(queue.job_context) OWNER TO postgres', 'CREATE SCHEMA x AUTHORIZATION postgres',
+	'REASSIGN OWNED BY postgres TO alice', 'SELECT pg_reload_conf()', 'SELECT pg_switch_wal()', 'SELECT pg_stat_reset()',
+	'SELECT lo_export(1, ''/tmp/x'')']) AS todo});
+attack('one\'s own settings, which a session would begin with',
+	q{ALTER ROLE alice SET search_path = alice, pg_catalog; ALTER ROLE alice SET statement_timeout = '1ms'; ALTER ROLE alice IN DATABASE postgres SET work_mem = 64}, $done);
+$node->safe_psql('postgres', 'ALTER ROLE alice RESET ALL; ALTER ROLE alice IN DATABASE postgres RESET ALL');
+attack('SET ROLE in a function in a function', q{
+	CREATE FUNCTION alice.three() RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = alice AS
+		'BEGIN PERFORM set_config(''role'', ''postgres'', true); INSERT INTO public.vault VALUES (10); END';
+	CREATE FUNCTION alice.two() RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS 'BEGIN PERFORM alice.three(); END';
+	CREATE FUNCTION alice.one() RETURNS void LANGUAGE sql AS 'SELECT alice.two()'; SELECT alice.one()}, $refused_role);
+attack('a procedure that SETs locally', q{
+	CREATE PROCEDURE alice.proc() LANGUAGE plpgsql AS 'BEGIN SET LOCAL ROLE postgres; INSERT INTO public.vault VALUES (11); END'; CALL alice.proc()}, $refused_role);
+attack('a foreign key, deferred, whose action runs a trigger', q{
+	CREATE TABLE alice.p (id int PRIMARY KEY); CREATE TABLE alice.c (id int REFERENCES alice.p ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED);
+	CREATE FUNCTION alice.gone() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM alice.try($t$RESET ROLE; INSERT INTO public.vault VALUES (12)$t$); RETURN old; END';
+	CREATE TRIGGER gone BEFORE DELETE ON alice.c FOR EACH ROW EXECUTE FUNCTION alice.gone();
+	SET CONSTRAINTS ALL DEFERRED; INSERT INTO alice.c VALUES (1); INSERT INTO alice.p VALUES (1); DELETE FROM alice.p}, $done);
+attack('one that does not hold at the commit', q{
+	CREATE TABLE alice.p2 (id int PRIMARY KEY); CREATE TABLE alice.c2 (id int REFERENCES alice.p2 DEFERRABLE INITIALLY DEFERRED); INSERT INTO alice.c2 VALUES (1)},
+	qr/^f\|insert or update on table "c2" violates foreign key/);
+attack('a large object that stays open', q{SELECT lo_open(lo_create(4711), 393216); SELECT lo_truncate(lo_open(4711, 131072), 100)}, $done);
+attack('a temporary table ON COMMIT DROP', q{
+	CREATE TEMP TABLE pg_locks (a int DEFAULT 1, b int GENERATED ALWAYS AS (a + 1) STORED) ON COMMIT DROP; INSERT INTO pg_temp.pg_locks DEFAULT VALUES}, $done);
+attack('functions, types and operators in pg_temp', q{
+	CREATE FUNCTION pg_temp.now() RETURNS text LANGUAGE sql AS 'SELECT 1::text'; CREATE DOMAIN pg_temp.text AS pg_catalog.text CHECK (alice.try('RESET ROLE') <> 'done');
+	CREATE OPERATOR pg_temp.= (LEFTARG = int, RIGHTARG = int, FUNCTION = int4ne); CREATE AGGREGATE pg_temp.count(int) (sfunc = int4larger, stype = int4)}, $done);
+attack('a snapshot for others, a message in the log of changes', q{SELECT pg_export_snapshot(); SELECT pg_logical_emit_message(false, 'a', 'b')}, $done);
+attack('DISCARD in pieces', 'DISCARD PLANS; DISCARD SEQUENCES; DISCARD TEMP; DEALLOCATE ALL; UNLISTEN *; RESET ALL', qr/^[cf]\|/);
+attack('LOCK of what is ours', 'LOCK TABLE queue.job_live', qr/^f\|permission denied/);
+
 # ---------------------------------------------------------------------
 # To leave something behind
 # ---------------------------------------------------------------------

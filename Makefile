@@ -5,8 +5,10 @@ MODULE_big = queue
 OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
 PGFILEDESC = "queue - durable job queue inside the server"
 
-DATA = $(wildcard sql/queue--*--*.sql)
+# scripts of releases, and the ways between them, stay as they are: see
+# "Releasing" in doc/architecture.md; today's is a copy of sql/queue.sql
 DATA_built = sql/queue--$(EXTVERSION).sql
+DATA = $(filter-out $(DATA_built),$(wildcard sql/queue--*.sql))
 
 # only what is marked is exported; PostgreSQL has a way to mark it since 16
 PG_CPPFLAGS = -D'PGDLLEXPORT=__attribute__((visibility("default")))'

@@ -34,7 +34,7 @@ our @EXPORT = qw(
   create_load start_load stop_load drain_load check_load
 );
 
-# A running node whose database postgres has the extension.
+# A running node whose database postgres has the extension, or that version of it.
 sub new_node
 {
 	my ($name, %params) = @_;
@@ -45,15 +45,15 @@ sub new_node
 	$node->append_conf('postgresql.conf', "max_connections = 100\n");
 	$node->append_conf('postgresql.conf', $params{conf}) if $params{conf};
 	$node->start;
-	create_extension($node, 'postgres');
+	create_extension($node, 'postgres', $params{version});
 	return $node;
 }
 
 sub create_extension
 {
-	my ($node, $database) = @_;
+	my ($node, $database, $version) = @_;
 
-	$node->safe_psql($database, 'CREATE EXTENSION queue');
+	$node->safe_psql($database, 'CREATE EXTENSION queue' . ($version ? " VERSION '$version'" : ''));
 	# not part of every server package
 	$node->psql($database, 'CREATE EXTENSION amcheck');
 	return;

@@ -26,6 +26,8 @@ $node->safe_psql('postgres', q{CREATE ROLE producer; CREATE ROLE consumer; CREAT
 
 # a session that stays open, for what it remembers
 my $session = $node->background_psql('postgres', on_error_stop => 0);
+# the timer is for one query, not for all
+$session->set_query_timer_restart;
 
 sub error_of
 {
@@ -299,7 +301,7 @@ stop_load($load, terminate => 1);
 check_load($node, 'an update under load', $load);
 unlike($load->{stderr}, qr/ERROR/, 'no client saw an error');
 wait_for($node, 'SELECT count(*) || \' \' || count(DISTINCT n) FROM handled', 'the server has run each handler once', '2000 2000');
-unlike(slurp_file($node->logfile, $offset), qr/(?:ERROR|FATAL|PANIC):  (?!terminating)/, 'nor did a worker');
+unlike(slurp_file($node->logfile, $offset), qr/(?:ERROR|FATAL|PANIC):  (?!terminating|database \d+ does not exist)/, 'nor did a worker');
 check_counters($node, 'an update under load');
 check_structure($node, 'an update under load');
 
@@ -328,6 +330,124 @@ like(error_of('postgres', q{SELECT queue.enqueue('all', '{"n": 22}')}), qr/ERROR
 $session->query(q{SELECT queue.enqueue('all', '{"n": 22}')});
 like($session->{stderr}, qr/not as the extension made it/, 'in a session that was open, too');
 $session->quit;
-
 $node->stop;
+
+# ---------------------------------------------------------------------
+# The library of a release, and its files replaced under it
+# ---------------------------------------------------------------------
+
+# A second install of the server, for a library of its own.  It finds its files
+# relative to its programs, so it may be anywhere.
+sub make_install
+{
+	my ($root) = @_;
+	my %dir = map { my ($stdout) = run_command([ 'pg_config', "--$_" ]); $_ => $stdout }
+	  qw(bindir pkglibdir sharedir includedir includedir-server libdir);
+
+	for (qw(bindir pkglibdir sharedir))
+	{
+		system_or_bail('mkdir', '-p', "$root$dir{$_}");
+		system_or_bail('cp', $_ eq 'bindir' ? '-R' : '-Rs', "$dir{$_}/.", "$root$dir{$_}");
+	}
+	system_or_bail('rm', '-f', "$root$dir{pkglibdir}/queue.so", glob "$root$dir{sharedir}/extension/queue{.control,--*}");
+	for (qw(includedir includedir-server libdir))
+	{
+		next if -e "$root$dir{$_}";
+		system_or_bail('mkdir', '-p', dirname("$root$dir{$_}"));
+		system_or_bail('ln', '-s', $dir{$_}, "$root$dir{$_}");
+	}
+	return \%dir;
+}
+
+# as a package does: new files beside the old ones, then renamed
+sub replace_files
+{
+	my ($root, $dir) = @_;
+
+	for my $file ("$dir->{pkglibdir}/queue.so", glob "$dir->{sharedir}/extension/queue{.control,--*}")
+	{
+		system_or_bail('cp', $file, "$root$file.new");
+		rename("$root$file.new", "$root$file") or die "could not rename $root$file.new: $!";
+	}
+	return;
+}
+
+for my $release (@releases)
+{
+  SKIP:
+	{
+		my $source = ($ENV{QUEUE_RELEASES} || '') . "/$release";
+		my $root = "$PostgreSQL::Test::Utils::tmp_check/install_$release";
+
+		skip "the repository has no source of $release", 1 if !-d $source;
+		my $dir = make_install($root);
+		{
+			# what this make was told is not for that one
+			local @ENV{qw(MAKEFLAGS MFLAGS MAKELEVEL COPT)};
+			delete @ENV{qw(MAKEFLAGS MFLAGS MAKELEVEL COPT)};
+			system_or_bail('make', '-s', '-C', $source, "PG_CONFIG=$root$dir->{bindir}/pg_config", 'all', 'install');
+		}
+
+		$node = PostgreSQL::Test::Cluster->new("old_$release", install_path => dirname("$root$dir->{bindir}"));
+		$node->init;
+		$node->append_conf('postgresql.conf', $conf);
+		$node->start;
+		create_extension($node, 'postgres');
+		is($node->safe_psql('postgres', q{SELECT extversion FROM pg_extension WHERE extname = 'queue'}), $release,
+			"$release runs");
+		$node->safe_psql('postgres', q{
+			SELECT queue.create_queue('q', visibility_timeout => '1 day');
+			SELECT count(*) FROM queue.enqueue_batch('q', array_fill('1'::jsonb, ARRAY[100]));
+			SELECT count(*) FROM queue.dequeue_batch('q', 10, worker => 'there');
+			SELECT queue.enqueue('q', '2', delay => '1 day')});
+		create_load($node);
+		my @loads = (start_load($node, produce => 2));
+		my $session = $node->background_psql('postgres', on_error_stop => 0);
+		$session->set_query_timer_restart;
+		is($session->query_safe('SELECT count(queue.complete(job_id)) FROM queue.dequeue_batch(\'q\', 10)'), '10',
+			"$release: a session");
+
+		replace_files($root, $dir);
+		like(error_of('postgres', 'ALTER EXTENSION queue UPDATE'),
+			qr/ERROR:  55000: .*library "queue" is older.*HINT:  Restart the server/s, "$release: no update before a restart");
+		$session->query('ALTER EXTENSION queue UPDATE');
+		like($session->{stderr}, qr/library "queue" is older/, "$release: nor in a session that was open");
+		$session->{stderr} = '';
+		is($node->safe_psql('postgres', q{SELECT extversion FROM pg_extension WHERE extname = 'queue'}), $release,
+			"$release: the objects stay");
+		isnt(error_of('template1', 'CREATE EXTENSION queue'), '', "$release: nor is today's created");
+		is($session->query_safe('SELECT count(queue.complete(job_id)) FROM queue.dequeue_batch(\'q\', 10)'), '10',
+			"$release: the session goes on");
+		is($node->safe_psql('postgres', 'SELECT count(queue.complete(job_id)) FROM queue.dequeue_batch(\'q\', 10)'), '10',
+			"$release: so do new ones");
+		$node->poll_query_until('postgres', 'SELECT count(*) > 200 FROM done') or die 'the load does not get going';
+
+		# the load ends with the server
+		$node->stop;
+		stop_load($loads[0]);
+		eval { $session->quit };
+		$node->start;
+		check_counters($node, "$release: a restart");
+		is($node->safe_psql('postgres', 'SELECT count(queue.complete(job_id)) FROM queue.dequeue_batch(\'q\', 10)'), '10',
+			"$release: the library of today takes over");
+		push @loads, start_load($node, produce => 2);
+		$node->poll_query_until('postgres', "SELECT count(*) > 100 FROM done WHERE run = $loads[1]{run}")
+		  or die 'the load does not get going';
+		$node->safe_psql('postgres', 'ALTER EXTENSION queue UPDATE');
+		my $before = $node->safe_psql('postgres', 'SELECT count(*) FROM done');
+		ok($node->poll_query_until('postgres', "SELECT count(*) > $before + 200 FROM done"), "$release: the load goes on");
+		stop_load($loads[1], terminate => 1);
+		check_load($node, "$release: the whole way", @loads);
+		unlike($loads[1]{stderr}, qr/ERROR/, "$release: no client saw an error from the update");
+		is($node->safe_psql('postgres', q{SELECT queue.version(), (SELECT extversion FROM pg_extension WHERE extname = 'queue')}),
+			"$version|$version", "$release: everything is of today");
+		is( $node->safe_psql('postgres', q{SELECT state, count(*) FROM queue.job WHERE queue_name = 'q' GROUP BY 1 ORDER BY 1}),
+			"active|10\ndelayed|1\nwaiting|50", "$release: leases and all else live on");
+		is($node->safe_psql('postgres', q{SELECT count(queue.complete(job_id, attempt => 1)) FROM queue.job WHERE state = 'active'}),
+			'10', "$release: holders settle their jobs");
+		check_counters($node, "$release: the whole way");
+		check_structure($node, "$release: the whole way");
+		$node->stop;
+	}
+}
 done_testing();

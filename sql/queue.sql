@@ -16,7 +16,7 @@ COMMENT ON FUNCTION queue._require_preload() IS
 SELECT queue._require_preload();
 
 CREATE FUNCTION queue.version() RETURNS text
-LANGUAGE c STABLE STRICT PARALLEL SAFE
+LANGUAGE c STABLE STRICT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'queue_version';
 COMMENT ON FUNCTION queue.version IS
 	'the version of the library; that of the SQL objects stands in pg_extension';

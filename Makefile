@@ -5,11 +5,14 @@ MODULE_big = queue
 OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
 PGFILEDESC = "queue - durable job queue inside the server"
 
-DATA = $(wildcard sql/queue--*--*.sql)
+# scripts of releases, and the ways between them, stay as they are: see
+# "Releasing" in doc/architecture.md; today's is a copy of sql/queue.sql
 DATA_built = sql/queue--$(EXTVERSION).sql
+DATA = $(filter-out $(DATA_built),$(wildcard sql/queue--*.sql))
 
 # only what is marked is exported; PostgreSQL has a way to mark it since 16
-PG_CPPFLAGS = -D'PGDLLEXPORT=__attribute__((visibility("default")))'
+PG_CPPFLAGS = -D'PGDLLEXPORT=__attribute__((visibility("default")))' \
+	-D'QUEUE_VERSION="$(EXTVERSION)"'
 # the server's own headers do not pass without the last three
 PG_CFLAGS = -fvisibility=hidden -Wall -Wextra $(if $(WERROR),-Werror) \
 	-Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
@@ -41,7 +44,7 @@ all install uninstall installcheck clean:
 		'package or set PG_CONFIG.' >&2; exit 1
 endif
 
-$(OBJS): $(wildcard src/*.h)
+$(OBJS): $(wildcard src/*.h) queue.control
 
 sql/queue--$(EXTVERSION).sql: sql/queue.sql
 	cp $< $@

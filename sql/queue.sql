@@ -6,14 +6,20 @@
 CREATE SCHEMA queue;
 COMMENT ON SCHEMA queue IS 'durable job queue: functions to call, and the tables behind them';
 
--- Refuses at once, with the line to add, where the library is not preloaded.
+-- Refuses at once, with what to do, where the library is not preloaded, or is older than this.
 CREATE FUNCTION queue._require_preload() RETURNS void
 LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'queue__require_preload';
 COMMENT ON FUNCTION queue._require_preload() IS
-	'internal: refuses to go on unless the library was preloaded';
+	'internal: refuses to go on unless the library was preloaded, and is not older than the script';
 
 SELECT queue._require_preload();
+
+CREATE FUNCTION queue.version() RETURNS text
+LANGUAGE c STABLE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_version';
+COMMENT ON FUNCTION queue.version IS
+	'the version of the library; that of the SQL objects stands in pg_extension';
 
 /* ---------------------------------------------------------------------
  * Queues and who may use them
@@ -1404,6 +1410,12 @@ AS 'MODULE_PATHNAME', 'queue__announce';
 COMMENT ON FUNCTION queue._announce IS
 	'internal: tells the launcher, at commit, that this database has the extension';
 
+CREATE FUNCTION queue._upgraded() RETURNS void
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue__upgraded';
+COMMENT ON FUNCTION queue._upgraded IS
+	'internal: ends a script that upgrades the extension: grants what is new, and tells everybody';
+
 CREATE TRIGGER _dml AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON queue.job_live
 	FOR EACH STATEMENT EXECUTE FUNCTION queue._dml_trigger();
 ALTER TABLE queue.job_live ENABLE ALWAYS TRIGGER _dml;
@@ -1787,7 +1799,7 @@ REVOKE ALL ON ALL SEQUENCES IN SCHEMA queue FROM PUBLIC;
 REVOKE ALL ON ALL ROUTINES IN SCHEMA queue FROM PUBLIC;
 GRANT USAGE ON SCHEMA queue TO pg_monitor;
 GRANT SELECT ON queue.metrics TO pg_monitor;
-GRANT EXECUTE ON FUNCTION queue._metrics TO pg_monitor;
+GRANT EXECUTE ON FUNCTION queue._metrics, queue.version TO pg_monitor;
 
 -- who watches servers watches queues: states and numbers, never a payload
 GRANT USAGE ON SCHEMA queue TO pg_monitor;

@@ -14,6 +14,7 @@
 #include "access/transam.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "commands/extension.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
@@ -42,6 +43,7 @@ QUEUE_FUNCTION(queue_start_processing);
 QUEUE_FUNCTION(queue_stop_processing);
 QUEUE_FUNCTION(queue_grant_queue);
 QUEUE_FUNCTION(queue_revoke_queue);
+QUEUE_FUNCTION(queue__upgraded);
 
 /* the settings, in the order of the arguments of create_queue() */
 typedef enum Setting
@@ -102,7 +104,7 @@ static const char *const dequeue_functions = "queue.dequeue_batch, queue.complet
 static const char *const browse_functions = "queue.job_status, queue.list_jobs, queue.queue_stats,"
 " queue.batch_status, queue.job_history, queue.queue_health, queue.health_alerts,"
 " queue.explain_job, queue._may, queue._state, queue._progress, queue._workers, queue._metrics,"
-" queue.report, queue.top";
+" queue.report, queue.top, queue.version";
 static const char *const admin_functions = "queue.alter_queue, queue.reset_queue_setting,"
 " queue.drop_queue, queue.pause_queue, queue.resume_queue, queue.purge_queue, queue.grant_queue,"
 " queue.revoke_queue, queue.requeue_failed, queue.retry_job, queue.redrive, queue.clean,"
@@ -301,6 +303,22 @@ ensure_leaf(Setting setting, Datum value)
 														  settings_info[setting].name), true);
 }
 
+/* of a list of objects, those that are there, if the SQL objects are older than the library */
+static const char *
+existing(const char *list)
+{
+	Oid			type = TEXTOID;
+	Datum		value = CStringGetTextDatum(list);
+
+	if (!QueueCatalogGet(false)->outdated)
+		return list;
+	(void) QueueSpiExecute("SELECT string_agg(name, ', ') FROM unnest(string_to_array($1, ', ')) AS name"
+						   " WHERE to_regclass(name) IS NOT NULL OR EXISTS (SELECT FROM pg_proc"
+						   " WHERE pronamespace = 'queue'::regnamespace AND 'queue.' || proname = name)",
+						   1, &type, &value, NULL);
+	return SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+}
+
 /*
  * Let a role call functions of ours.  Whether it may do something with a queue
  * is decided by queue.privilege; EXECUTE alone gives nothing away.
@@ -318,19 +336,19 @@ grant_usage(Oid role, int privileges)
 	QueueSpiExecute(psprintf(sql, what, name), 0, NULL, NULL, NULL)
 	GRANT("GRANT USAGE ON SCHEMA %s TO %s", "queue");
 	if (privileges & (PRIVILEGE_ENQUEUE | PRIVILEGE_ADMIN))
-		GRANT("GRANT EXECUTE ON FUNCTION %s TO %s", enqueue_functions);
+		GRANT("GRANT EXECUTE ON FUNCTION %s TO %s", existing(enqueue_functions));
 	if (privileges & (PRIVILEGE_DEQUEUE | PRIVILEGE_ADMIN))
 	{
-		GRANT("GRANT EXECUTE ON ROUTINE %s TO %s", dequeue_functions);
-		GRANT("GRANT SELECT ON %s TO %s", dequeue_tables);
+		GRANT("GRANT EXECUTE ON ROUTINE %s TO %s", existing(dequeue_functions));
+		GRANT("GRANT SELECT ON %s TO %s", existing(dequeue_tables));
 	}
 	if (privileges & (PRIVILEGE_BROWSE | PRIVILEGE_ADMIN))
 	{
-		GRANT("GRANT EXECUTE ON FUNCTION %s TO %s", browse_functions);
-		GRANT("GRANT SELECT ON %s TO %s", browse_tables);
+		GRANT("GRANT EXECUTE ON FUNCTION %s TO %s", existing(browse_functions));
+		GRANT("GRANT SELECT ON %s TO %s", existing(browse_tables));
 	}
 	if (privileges & PRIVILEGE_ADMIN)
-		GRANT("GRANT EXECUTE ON FUNCTION %s TO %s", admin_functions);
+		GRANT("GRANT EXECUTE ON FUNCTION %s TO %s", existing(admin_functions));
 }
 
 static void
@@ -341,11 +359,11 @@ revoke_usage(Oid role)
 	Datum		value = ObjectIdGetDatum(role);
 
 	LockRelationOid(QueueCatalogGet(false)->privilege, ShareRowExclusiveLock);
-	GRANT("REVOKE EXECUTE ON FUNCTION %s FROM %s", enqueue_functions);
-	GRANT("REVOKE EXECUTE ON ROUTINE %s FROM %s", dequeue_functions);
-	GRANT("REVOKE EXECUTE ON FUNCTION %s FROM %s", browse_functions);
-	GRANT("REVOKE EXECUTE ON FUNCTION %s FROM %s", admin_functions);
-	GRANT("REVOKE SELECT ON %s FROM %s", browse_tables);
+	GRANT("REVOKE EXECUTE ON FUNCTION %s FROM %s", existing(enqueue_functions));
+	GRANT("REVOKE EXECUTE ON ROUTINE %s FROM %s", existing(dequeue_functions));
+	GRANT("REVOKE EXECUTE ON FUNCTION %s FROM %s", existing(browse_functions));
+	GRANT("REVOKE EXECUTE ON FUNCTION %s FROM %s", existing(admin_functions));
+	GRANT("REVOKE SELECT ON %s FROM %s", existing(browse_tables));
 	/* one that may create queues, or call maintain(), needs the schema for it */
 	if (QueueSpiExecute("SELECT FROM pg_proc WHERE pronamespace = 'queue'::regnamespace"
 						" AND proname IN ('create_queue', 'maintain') AND has_function_privilege($1, oid, 'EXECUTE')",
@@ -357,7 +375,8 @@ revoke_usage(Oid role)
 /*
  * With its last privilege and its last queue, a role loses what would keep it
  * from being dropped.  A predefined role cannot be dropped, and pg_monitor has
- * rights from the extension itself, which no owner of a queue may take away.
+ * rights from the extension itself, which no owner of a queue may take away.  Of
+ * its own objects, the extension's owner keeps what an owner has.
  */
 static void
 revoke_unused(Oid role)
@@ -365,7 +384,8 @@ revoke_unused(Oid role)
 	Oid			type = OIDOID;
 	Datum		value = ObjectIdGetDatum(role);
 
-	if (role < FirstNormalObjectId || !SearchSysCacheExists1(AUTHOID, value))
+	if (role < FirstNormalObjectId || !SearchSysCacheExists1(AUTHOID, value) ||
+		role == QueueExtensionOwner())
 		return;
 	if (QueueSpiExecute("SELECT FROM queue.privilege WHERE grantee OPERATOR(pg_catalog.=) $1"
 						" UNION ALL SELECT FROM queue.queue WHERE owner OPERATOR(pg_catalog.=) $1",
@@ -877,5 +897,65 @@ queue_revoke_queue(PG_FUNCTION_ARGS)
 	QueueSpiFinish();
 	/* whoever waits may not be allowed to any more */
 	QueueXactWakeAll(settings.queue_id);
+	PG_RETURN_VOID();
+}
+
+/*
+ * What the library lets roles do may have become more with an upgrade, which
+ * is when this is called.
+ */
+static void
+grant_anew(void)
+{
+	uint64		count;
+	SPITupleTable *roles;
+
+	count = QueueSpiExecute("SELECT grantee::oid, privilege FROM queue.privilege"
+							" UNION SELECT owner::oid, 'admin' FROM queue.queue ORDER BY 1, 2",
+							0, NULL, NULL, NULL);
+	roles = SPI_tuptable;
+	for (uint64 i = 0; i < count; i++)
+	{
+		bool		null;
+		Datum		role = SPI_getbinval(roles->vals[i], roles->tupdesc, 1, &null);
+		Datum		privilege = SPI_getbinval(roles->vals[i], roles->tupdesc, 2, &null);
+
+		if (SearchSysCacheExists1(AUTHOID, role))
+			grant_usage(DatumGetObjectId(role), parse_privileges(DatumGetTextPP(privilege)));
+	}
+}
+
+/*
+ * The end of a script that upgrades the extension: roles get what is new for
+ * them, and everybody looks at the objects anew.
+ */
+Datum
+queue__upgraded(PG_FUNCTION_ARGS)
+{
+	bool		script = creating_extension;
+
+	if (!script)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("function \"queue._upgraded\" can be called by a script of the extension only"),
+				 errdetail("It ends an upgrade."),
+				 errhint("Run ALTER EXTENSION queue UPDATE.")));
+	QueueRequireWritable("queue._upgraded()");
+	settings_changed();
+
+	/* what is granted in a script counts as the extension's own, and is not in dumps */
+	creating_extension = false;
+	PG_TRY();
+	{
+		QueueSpiConnect();
+		grant_anew();
+		QueueSpiFinish();
+	}
+	PG_FINALLY();
+	{
+		creating_extension = script;
+	}
+	PG_END_TRY();
+	QueueXactAnnounceExtension();
 	PG_RETURN_VOID();
 }

@@ -13,6 +13,13 @@
  * Rows are read with a fresh snapshot, so that a pause counts for an open
  * REPEATABLE READ transaction as well.
  *
+ * The SQL objects have a version, and so has the library.  Between a restart
+ * with new files and ALTER EXTENSION UPDATE the objects are older: all that
+ * they name goes on, and what they lack is an error that says what to do.  They
+ * are newer where files were taken back, or a standby was not restarted: then
+ * nothing is known of them, and nothing done.  Both are found out when the OIDs
+ * are looked up, once for each invalidation.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -24,7 +31,9 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_collation.h"
+#include "catalog/pg_extension.h"
 #include "commands/dbcommands.h"
 #include "commands/extension.h"
 #include "common/int.h"
@@ -44,6 +53,7 @@
 
 #include "catalog.h"
 #include "compat.h"
+#include "finish.h"
 
 /* columns of queue.queue */
 enum
@@ -144,17 +154,112 @@ QueueCatalogInvalidate(void)
 	CacheInvalidateRelcacheByRelid(cat->leaf);
 }
 
-static Oid
-our_relation(Oid schema, const char *name)
+/* "1.2.3" as a number; of what looks otherwise, as far as it looks like that */
+static int
+version_number(const char *version)
 {
-	Oid			relid = get_relname_relid(name, schema);
+	int			part[3] = {0};
+
+	(void) sscanf(version, "%d.%d.%d", &part[0], &part[1], &part[2]);
+	return (part[0] * 1000 + part[1]) * 1000 + part[2];
+}
+
+/* the version of the SQL objects; null: there is no extension */
+static char *
+extension_version(void)
+{
+	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	char	   *version = NULL;
+
+	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber, F_NAMEEQ,
+				CStringGetDatum("queue"));
+	scan = systable_beginscan(rel, ExtensionNameIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+	{
+		bool		null;
+
+		version = TextDatumGetCString(heap_getattr(tuple, Anum_pg_extension_extversion,
+												   RelationGetDescr(rel), &null));
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return version;
+}
+
+/* is the library newer than that?  It must not be older */
+static bool
+check_version(const char *version)
+{
+	int			theirs = version_number(version);
+	int			ours = version_number(QUEUE_VERSION);
+
+	if (theirs > ours)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the library \"queue\" is older than its SQL objects"),
+				 errdetail("It is of version %s, they are of version %s.", QUEUE_VERSION, version),
+				 errhint("Install the files of version %s and restart the server.", version)));
+	return theirs < ours;
+}
+
+void
+QueueRequireVersion(void)
+{
+	(void) check_version(extension_version());
+}
+
+void
+QueueErrorOutdated(const char *missing)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("%s needs newer SQL objects", missing),
+			 errdetail("The library \"queue\" is of version %s, its SQL objects are of version %s.",
+					   QUEUE_VERSION, extension_version()),
+			 errhint("Run ALTER EXTENSION queue UPDATE.")));
+}
+
+static Oid
+our_relation(const QueueCatalog *cat, const char *name)
+{
+	Oid			relid = get_relname_relid(name, cat->schema);
 
 	if (!OidIsValid(relid))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("relation \"%s.%s\" does not exist", QUEUE_SCHEMA, name),
-				 errdetail("The library of extension \"queue\" is newer than its SQL objects, or one was dropped."),
-				 errhint("Run ALTER EXTENSION queue UPDATE.")));
+				 cat->outdated ? errdetail("The library \"queue\" is newer than its SQL objects.") :
+				 errdetail("It is one of extension \"queue\", and was dropped."),
+				 cat->outdated ? errhint("Run ALTER EXTENSION queue UPDATE.") :
+				 errhint("Restore the database from a backup.")));
+	return relid;
+}
+
+/*
+ * A table whose rows we form or take apart by ourselves, with so many columns.
+ * An older one may lack the last of them.
+ */
+static Oid
+our_table(const QueueCatalog *cat, const char *name, int columns)
+{
+	Oid			relid = our_relation(cat, name);
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	int			natts;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation %u", relid);
+	natts = ((Form_pg_class) GETSTRUCT(tuple))->relnatts;
+	ReleaseSysCache(tuple);
+	if (cat->outdated ? natts > columns : natts != columns)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table \"%s\" is not as the extension made it", name),
+				 errdetail("It has %d columns, not %d.", natts, columns),
+				 errhint("Undo the changes to its columns.")));
 	return relid;
 }
 
@@ -164,6 +269,7 @@ QueueCatalogGet(bool missing_ok)
 	QueueCatalog fresh;
 	uint64		before = generation;
 	Oid			schema;
+	char	   *version;
 	char		name[NAMEDATALEN];
 
 	if (likely(catalog_valid))
@@ -171,7 +277,7 @@ QueueCatalogGet(bool missing_ok)
 
 	schema = get_namespace_oid(QUEUE_SCHEMA, true);
 	if (!OidIsValid(schema) || !OidIsValid(get_relname_relid("job_live", schema)) ||
-		!OidIsValid(get_extension_oid("queue", true)))
+		(version = extension_version()) == NULL)
 	{
 		if (missing_ok)
 			return NULL;
@@ -183,46 +289,47 @@ QueueCatalogGet(bool missing_ok)
 
 	memset(&fresh, 0, sizeof(fresh));
 	fresh.schema = schema;
-	fresh.live = our_relation(schema, "job_live");
-	fresh.live_id = our_relation(schema, "job_live_pkey");
-	fresh.live_ready = our_relation(schema, "_job_live_ready");
-	fresh.parked = our_relation(schema, "job_parked");
-	fresh.parked_id = our_relation(schema, "job_parked_pkey");
-	fresh.parked_due = our_relation(schema, "_job_parked_due");
-	fresh.parked_group = our_relation(schema, "_job_parked_group");
-	fresh.parked_limit = our_relation(schema, "_job_parked_limit");
-	fresh.unique_key = our_relation(schema, "unique_key");
-	fresh.unique_key_key = our_relation(schema, "unique_key_pkey");
-	fresh.group_head = our_relation(schema, "group_head");
-	fresh.group_head_key = our_relation(schema, "group_head_pkey");
-	fresh.limit_place = our_relation(schema, "limit_place");
-	fresh.limit_place_key = our_relation(schema, "limit_place_pkey");
-	fresh.dependency = our_relation(schema, "dependency");
-	fresh.dependency_key = our_relation(schema, "dependency_pkey");
-	fresh.dependency_child = our_relation(schema, "_dependency_child");
-	fresh.batch = our_relation(schema, "batch");
-	fresh.batch_key = our_relation(schema, "batch_pkey");
-	fresh.batch_progress = our_relation(schema, "batch_progress");
-	fresh.batch_progress_id = our_relation(schema, "_batch_progress_id");
-	fresh.binding = our_relation(schema, "binding");
-	fresh.queue = our_relation(schema, "queue");
-	fresh.queue_id_key = our_relation(schema, "queue_pkey");
-	fresh.queue_name_key = our_relation(schema, "queue_queue_name_key");
-	fresh.privilege = our_relation(schema, "privilege");
-	fresh.privilege_key = our_relation(schema, "privilege_pkey");
-	fresh.leaf = our_relation(schema, "_leaf");
-	fresh.archive_count = our_relation(schema, "_archive_count");
-	fresh.prepared = our_relation(schema, "_prepared");
-	fresh.job_id_block = our_relation(schema, "_job_id_block");
+	fresh.outdated = check_version(version);
+	fresh.live = our_relation(&fresh, "job_live");
+	fresh.live_id = our_relation(&fresh, "job_live_pkey");
+	fresh.live_ready = our_relation(&fresh, "_job_live_ready");
+	fresh.parked = our_relation(&fresh, "job_parked");
+	fresh.parked_id = our_relation(&fresh, "job_parked_pkey");
+	fresh.parked_due = our_relation(&fresh, "_job_parked_due");
+	fresh.parked_group = our_relation(&fresh, "_job_parked_group");
+	fresh.parked_limit = our_relation(&fresh, "_job_parked_limit");
+	fresh.unique_key = our_table(&fresh, "unique_key", 5);
+	fresh.unique_key_key = our_relation(&fresh, "unique_key_pkey");
+	fresh.group_head = our_table(&fresh, "group_head", 4);
+	fresh.group_head_key = our_relation(&fresh, "group_head_pkey");
+	fresh.limit_place = our_table(&fresh, "limit_place", 5);
+	fresh.limit_place_key = our_relation(&fresh, "limit_place_pkey");
+	fresh.dependency = our_table(&fresh, "dependency", 5);
+	fresh.dependency_key = our_relation(&fresh, "dependency_pkey");
+	fresh.dependency_child = our_relation(&fresh, "_dependency_child");
+	fresh.batch = our_table(&fresh, "batch", 12);
+	fresh.batch_key = our_relation(&fresh, "batch_pkey");
+	fresh.batch_progress = our_table(&fresh, "batch_progress", 9);
+	fresh.batch_progress_id = our_relation(&fresh, "_batch_progress_id");
+	fresh.binding = our_table(&fresh, "binding", 2);
+	fresh.queue = our_table(&fresh, "queue", Q_NATTS);
+	fresh.queue_id_key = our_relation(&fresh, "queue_pkey");
+	fresh.queue_name_key = our_relation(&fresh, "queue_queue_name_key");
+	fresh.privilege = our_table(&fresh, "privilege", 3);
+	fresh.privilege_key = our_relation(&fresh, "privilege_pkey");
+	fresh.leaf = our_table(&fresh, "_leaf", 3);
+	fresh.archive_count = our_table(&fresh, "_archive_count", 5);
+	fresh.prepared = our_table(&fresh, "_prepared", 7 + NUM_COUNTS);
+	fresh.job_id_block = our_relation(&fresh, "_job_id_block");
 	for (int i = 0; i < ARCHIVE_LEAVES; i++)
 	{
 		snprintf(name, sizeof(name), "_archive_%02d", i);
-		fresh.archive_leaves[i] = our_relation(schema, name);
+		fresh.archive_leaves[i] = our_table(&fresh, name, ARCHIVE_NATTS);
 	}
 	for (int i = 0; i < LOG_LEAVES; i++)
 	{
 		snprintf(name, sizeof(name), "_log_%02d", i);
-		fresh.log_leaves[i] = our_relation(schema, name);
+		fresh.log_leaves[i] = our_table(&fresh, name, 9);
 	}
 	catalog = fresh;
 
@@ -234,8 +341,12 @@ QueueCatalogGet(bool missing_ok)
 Relation
 QueueOpenTable(Oid relid, LOCKMODE mode)
 {
-	Relation	rel = try_relation_open(relid, mode);
+	Relation	rel;
 
+	/* one that the SQL objects do not have yet */
+	if (!OidIsValid(relid))
+		QueueErrorOutdated("this");
+	rel = try_relation_open(relid, mode);
 	/* we have waited for its lock, and DROP EXTENSION had it */
 	if (rel == NULL)
 	{
@@ -330,8 +441,10 @@ read_settings(HeapTuple tuple, TupleDesc desc, QueueSettings *settings)
 	Datum		value[Q_NATTS];
 	bool		null[Q_NATTS];
 
-	if (desc->natts != Q_NATTS)
+	/* changed since we looked; what an older one lacks is null */
+	if (desc->natts > Q_NATTS)
 		elog(ERROR, "table \"queue.queue\" has %d columns, expected %d", desc->natts, Q_NATTS);
+	memset(null, true, sizeof(null));
 	heap_deform_tuple(tuple, desc, value, null);
 #define V(att)	value[(att) - 1]
 	memset(settings, 0, sizeof(*settings));
@@ -488,7 +601,7 @@ QueueSettingRead(int32 queue_id, QueueSetting setting, bool *null)
 	scan = systable_beginscan(rel, cat->queue_id_key, true, settings_snapshot(), 1, &key);
 	tuple = systable_getnext(scan);
 	*null = true;
-	if (HeapTupleIsValid(tuple))
+	if (HeapTupleIsValid(tuple) && columns[setting] <= RelationGetDescr(rel)->natts)
 	{
 		value = heap_getattr(tuple, columns[setting], RelationGetDescr(rel), null);
 		if (!*null)

@@ -21,6 +21,7 @@
 typedef struct QueueCatalog
 {
 	Oid			schema;
+	bool		outdated;		/* the library is newer than the SQL objects */
 	Oid			live;			/* also names the installation */
 	Oid			live_id;
 	Oid			live_ready;
@@ -179,6 +180,12 @@ extern void QueueCatalogInvalidate(void);
 
 /* incremented with every invalidation; tells others to forget, too */
 extern uint64 QueueCatalogGeneration(void);
+
+/* in an extension script: error if the library is older than what is being made */
+extern void QueueRequireVersion(void);
+
+/* error: the SQL objects lack what the library needs for it */
+extern void QueueErrorOutdated(const char *missing);
 
 /* an interval without months as microseconds; an error names the argument */
 extern int64 QueueIntervalUsecs(const Interval *interval, const char *argument);

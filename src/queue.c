@@ -38,6 +38,7 @@ PG_MODULE_MAGIC;
 
 QUEUE_FUNCTION(queue__require_preload);
 QUEUE_FUNCTION(queue__announce);
+QUEUE_FUNCTION(queue_version);
 QUEUE_FUNCTION(queue__dml_trigger);
 
 PGDLLEXPORT void _PG_init(void);
@@ -286,7 +287,14 @@ queue__require_preload(PG_FUNCTION_ARGS)
 				 errmsg("the library \"queue\" is not preloaded"),
 				 errdetail("It needs shared memory and background workers, which exist only from the start of the server."),
 				 errhint("Add shared_preload_libraries = 'queue' to postgresql.conf and restart the server.")));
+	QueueRequireVersion();
 	PG_RETURN_VOID();
+}
+
+Datum
+queue_version(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_TEXT_P(cstring_to_text(QUEUE_VERSION));
 }
 
 Datum

@@ -31,10 +31,11 @@ use Time::HiRes ();
 our @EXPORT = qw(
   new_node create_extension wait_for kill_backend
   check_counters check_structure
+  create_states states_of check_states
   create_load start_load stop_load drain_load check_load
 );
 
-# A running node whose database postgres has the extension.
+# A running node whose database postgres has the extension, or that version of it.
 sub new_node
 {
 	my ($name, %params) = @_;
@@ -45,15 +46,15 @@ sub new_node
 	$node->append_conf('postgresql.conf', "max_connections = 100\n");
 	$node->append_conf('postgresql.conf', $params{conf}) if $params{conf};
 	$node->start;
-	create_extension($node, 'postgres');
+	create_extension($node, 'postgres', $params{version});
 	return $node;
 }
 
 sub create_extension
 {
-	my ($node, $database) = @_;
+	my ($node, $database, $version) = @_;
 
-	$node->safe_psql($database, 'CREATE EXTENSION queue');
+	$node->safe_psql($database, 'CREATE EXTENSION queue' . ($version ? " VERSION '$version'" : ''));
 	# not part of every server package
 	$node->psql($database, 'CREATE EXTENSION amcheck');
 	return;
@@ -138,6 +139,148 @@ sub check_structure
 		$stdout =~ s/^\d+\n?//;
 		is($stdout . $stderr, '', "$name: heaps and indexes are sound");
 	}
+	return;
+}
+
+# ---------------------------------------------------------------------
+# Jobs in every state, and all that is kept beside them
+# ---------------------------------------------------------------------
+
+# For what carries a database elsewhere.  Queues begin with a prefix, so that it
+# can be called again; the roles owner, producer and consumer must exist.
+sub create_states
+{
+	my ($node, $database, $prefix) = @_;
+
+	# labels in the payloads say what they are
+	$node->safe_psql($database, qq{
+		SELECT queue.create_queue('$prefix states', visibility_timeout => '1 day', max_active_per_key => 1, max_attempts => 5,
+			backoff => 'fixed', backoff_base => '1 day', log_level => 'all', keep_completed => '1000 years',
+			no_retry_sqlstates => '{22}', health_thresholds => '{"waiting_warning": 7}', max_depth => 1000);
+		SELECT queue.create_queue('$prefix dead');
+		SELECT queue.create_queue('$prefix "ended"', max_attempts => 1, keep_failed => '1000 years', keep_completed => '3 days',
+			dead_letter_queue => '$prefix dead');
+		SELECT queue.create_queue('$prefix kept failed', max_attempts => 1);
+		SELECT queue.create_queue('$prefix aging', aging_interval => '1 min');
+		SELECT queue.create_queue('$prefix paused'); SELECT queue.pause_queue('$prefix paused');
+		SELECT queue.create_queue('$prefix handled');
+		CREATE OR REPLACE FUNCTION handle_state(payload jsonb) RETURNS jsonb LANGUAGE sql AS \$\$SELECT '{"did": true}'::jsonb\$\$;
+		SELECT queue.set_handler('$prefix handled', 'handle_state'), queue.stop_processing('$prefix handled');
+		SELECT queue.alter_queue('$prefix states', owner => 'owner');
+		SELECT queue.grant_queue('$prefix states', 'producer', 'enqueue'),
+			queue.grant_queue('$prefix states', 'consumer', 'dequeue, browse');
+		SELECT queue.set_mode('$prefix kept failed', 'mirror', '$prefix aging');
+		SELECT queue.bind('$prefix.*', '$prefix aging');
+		SELECT queue.schedule('$prefix', '0 0 * * *', '$prefix aging', '"by the clock"', create_cron_job => false);
+
+		SELECT queue.enqueue('$prefix states', '"held"', priority => 0),
+			queue.enqueue('$prefix states', '"head of group"', priority => 0, group_key => 'g'),
+			queue.enqueue('$prefix states', '"first of limit"', priority => 0, options => '{"limit_key": "k"}');
+		SELECT count(queue.set_progress(job_id, 50, 'half')) FROM queue.dequeue_batch('$prefix states', 3, worker => 'there');
+		SELECT queue.enqueue('$prefix states', '"bound"', priority => 0);
+		SELECT count(*) FROM queue.dequeue_batch('$prefix states', 1, bind_session => true);
+		SELECT queue.enqueue('$prefix states', '"next of group"', group_key => 'g'),
+			queue.enqueue('$prefix states', '"next of limit"', options => '{"limit_key": "k"}'),
+			queue.enqueue('$prefix states', '"unique"', unique_key => 'u', headers => '{"a": 1}', source => 'here'),
+			queue.enqueue('$prefix states', '"delayed"', delay => '1 day'),
+			queue.enqueue('$prefix states', '"retried"', priority => -1);
+		SELECT queue.fail(job_id, 'again') FROM queue.dequeue_batch('$prefix states');
+		SELECT queue.enqueue('$prefix states', '"child"', depends_on => ARRAY[queue.enqueue('$prefix states', '"parent"', priority => 1)]);
+		SELECT queue.create_batch('$prefix batch', callback_queue => '$prefix dead', callback_payload => '"batch complete"');
+		SELECT queue.enqueue('$prefix aging', '"of a batch"', batch_id => '$prefix batch'),
+			queue.enqueue('$prefix aging', '"of a batch, too"', batch_id => '$prefix batch'),
+			queue.enqueue('$prefix aging', '"of an implicit one"', batch_id => '$prefix implicit');
+		SELECT queue.complete(job_id, '{"r": 1}') FROM queue.dequeue_batch('$prefix aging');
+		SELECT queue.close_batch('$prefix batch');
+		SELECT queue.enqueue('$prefix "ended"', '"dead"'); SELECT queue.fail(job_id, 'no') FROM queue.dequeue_batch('$prefix "ended"');
+		SELECT queue.enqueue('$prefix "ended"', '"completed"'); SELECT queue.complete(job_id) FROM queue.dequeue_batch('$prefix "ended"');
+		SELECT queue.cancel(queue.enqueue('$prefix "ended"', '"cancelled"'));
+		SELECT queue.enqueue('$prefix kept failed', '"failed"'); SELECT queue.fail(job_id, 'no') FROM queue.dequeue_batch('$prefix kept failed');
+		SELECT count(*) FROM queue.enqueue_batch('$prefix paused', ARRAY['1', '2']::jsonb[]);
+		SELECT queue.enqueue('$prefix handled', '"by the server"');
+		SELECT queue.throttle('$prefix aging', '1 day')});
+	$node->safe_psql($database, qq{INSERT INTO queue.metric_history
+		SELECT queue_id, now() - interval '1 day', 60, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 1.5, 2.5, 3.5, 4.5, 15, false
+		FROM queue.queue WHERE queue_name = '$prefix states'});
+	return;
+}
+
+# What must be the same elsewhere, as queries and what they return.  Who holds a
+# job holds it no more, and what the maintenance worker does meanwhile is left out.
+my %states = (
+	settings => q{SELECT * FROM queue.queue ORDER BY queue_id},
+	privileges => q{SELECT * FROM queue.privilege ORDER BY 1, 2, 3},
+	jobs => q{SELECT job_id, queue_name, priority, attempt, max_attempts, enqueued_at, run_at, batch_id, group_key, limit_key,
+		unique_key, source, headers, options, origin, last_error, payload,
+		CASE WHEN state IN ('waiting', 'active') THEN 'ready' ELSE state END FROM queue.job ORDER BY job_id},
+	finished => q{SELECT * FROM queue.job_archive ORDER BY job_id},
+	log => q{SELECT at, job_id, attempt, event, worker, message, error FROM queue.job_log ORDER BY at, job_id, event},
+	keys => q{SELECT queue_id, unique_key, job_id, taken_until FROM queue.unique_key ORDER BY 1, 2},
+	groups => q{SELECT queue_id, group_key, job_id FROM queue.group_head WHERE job_id <> 0 ORDER BY 1, 2},
+	places => q{SELECT queue_id, limit_key, job_id FROM queue.limit_place WHERE job_id <> 0 ORDER BY 1, 2, 3},
+	parents => q{SELECT * FROM queue.dependency ORDER BY 1, 2},
+	batches => q{SELECT batch_id, source, owner::text, total, processed, failed, cancelled, open, status, callback_queue
+		FROM queue._batch ORDER BY 1},
+	bindings => q{SELECT * FROM queue.binding ORDER BY 1, 2},
+	schedules => q{SELECT * FROM queue.schedule ORDER BY 1},
+	metrics => q{SELECT * FROM queue.metric_history WHERE live_bytes = 15 ORDER BY 1, 2},
+	grants => q{SELECT p.oid::regprocedure::text, a.grantee::regrole::text, a.privilege_type
+		FROM pg_proc AS p, aclexplode(p.proacl) AS a
+		WHERE pronamespace = 'queue'::regnamespace AND a.grantee <> p.proowner ORDER BY 1, 2, 3},
+	'grants on tables' => q{SELECT c.relname, a.grantee::regrole::text, a.privilege_type
+		FROM pg_class AS c, aclexplode(c.relacl) AS a
+		WHERE relnamespace = 'queue'::regnamespace AND a.grantee <> c.relowner ORDER BY 1, 2, 3},
+);
+
+sub states_of
+{
+	my ($node, $database) = @_;
+
+	return { map { $_ => $node->safe_psql($database, $states{$_}) } keys %states };
+}
+
+# The same is there; nobody holds anything; all of it works.  Changes it.
+sub check_states
+{
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my ($node, $database, $prefix, $before, $name) = @_;
+	my $query = sub { $node->safe_psql($database, $_[0]) };
+	my $states = "queue_name = '$prefix states'";
+
+	is($query->($states{$_}), $before->{$_}, "$name: the same $_") for sort keys %states;
+	is($query->(q{SELECT count(*) FROM queue.job WHERE state = 'active'}), '0', "$name: nobody holds a job");
+	check_counters($node, $name, $database);
+	is( $query->("SELECT count(*) FROM queue.job AS j, queue.complete(j.job_id, attempt => j.attempt) AS c WHERE $states AND c"),
+		'0', "$name: who held a job there cannot settle it here");
+
+	# groups, limits, parents and keys go on where they were
+	is( $query->("SELECT payload, attempt FROM queue.dequeue_batch('$prefix states', 100) ORDER BY job_id"),
+		qq{"held"|2\n"head of group"|2\n"first of limit"|2\n"bound"|2\n"unique"|1\n"parent"|1},
+		"$name: takers find what waits, and nothing else");
+	is( $query->("SELECT payload, state FROM queue.job WHERE $states AND state IN ('blocked', 'delayed') ORDER BY job_id"),
+		qq{"next of group"|blocked\n"next of limit"|blocked\n"delayed"|delayed\n"retried"|delayed\n"child"|blocked},
+		"$name: what was blocked or delayed still is");
+	$query->("SELECT count(queue.complete(job_id)) FROM queue.job WHERE $states AND payload::text ~ 'head|first|parent'");
+	is( $query->("SELECT payload FROM queue.dequeue_batch('$prefix states', 100) ORDER BY job_id"),
+		qq{"next of group"\n"next of limit"\n"child"}, "$name: one after the other");
+	is( $query->("SELECT queue.enqueue('$prefix states', '1', unique_key => 'u') IN (SELECT job_id FROM queue.job WHERE payload = '\"unique\"')"),
+		't', "$name: the key is taken");
+	cmp_ok($query->("SELECT queue.enqueue('$prefix states', '\"new\"')"), '>',
+		$query->('SELECT max(job_id) FROM (SELECT job_id FROM queue.job WHERE payload <> \'"new"\'
+			UNION ALL SELECT job_id FROM queue.job_archive) AS j'), "$name: ids go on");
+	is($query->("SELECT count(*) FROM queue.dequeue_batch('$prefix paused')"), '0', "$name: the pause holds");
+	is($query->("SELECT count(*) FROM queue.dequeue_batch('$prefix aging', 10)"), '0', "$name: so does the throttle");
+	$query->("SELECT queue.throttle('$prefix aging', '0')");
+	is( $query->("SELECT count(queue.complete(job_id)) FROM queue.dequeue_batch('$prefix aging', 10)"),
+		'3', "$name: until it ends");
+	ok( $node->poll_query_until($database, "SELECT status = 'completed' FROM queue.batch_status('$prefix batch')"),
+		"$name: a batch comes to its end");
+	is($query->("SELECT queue.redrive('$prefix dead')"), '1', "$name: dead letters can go back");
+	is($query->("SELECT queue.requeue_failed('$prefix kept failed')"), '1', "$name: failed jobs, too");
+	is( $query->(qq{SET ROLE producer; SELECT queue.enqueue('$prefix states', '1') > 0;
+			RESET ROLE; SET ROLE consumer; SELECT count(*) FROM queue.dequeue_batch('$prefix states', 10)}),
+		"t\n2", "$name: privileges are of use");
+	check_counters($node, "$name, later", $database);
 	return;
 }
 

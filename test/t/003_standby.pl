@@ -65,7 +65,7 @@ my @functions = split /\n/, $standby->safe_psql('postgres', q{
 	FROM pg_proc
 	WHERE pronamespace = 'queue'::regnamespace AND prokind = 'f' AND prorettype <> 'trigger'::regtype
 		AND proname !~ '^_' AND proname NOT IN ('job_status', 'job_history', 'list_jobs', 'queue_stats', 'batch_status',
-			'queue_health', 'health_alerts', 'explain_job', 'report', 'top')
+			'queue_health', 'health_alerts', 'explain_job', 'report', 'top', 'version')
 	ORDER BY proname});
 my @wrong;
 for my $call (@functions)

@@ -151,39 +151,41 @@ is($new->safe_psql('load', q{SELECT count(*) FROM queue.dequeue_batch('load', 10
 check_structure($new, 'of a dump under load', 'load');
 
 # ---------------------------------------------------------------------
-# pg_upgrade takes the files as they are
+# Everything that jobs may have beside them, by every way there is
 # ---------------------------------------------------------------------
 
-my %before = map { $_ => $new->safe_psql('parallel', $same{$_}) } keys %same;
-my $unfinished = $new->safe_psql('parallel', q{SELECT count(*) FROM queue.job WHERE state <> 'delayed'});
-isnt($new->safe_psql('parallel', q{SELECT count(*) FROM queue.job WHERE state = 'active'}), '0', 'some jobs are held');
-$new->stop;
+$old->safe_psql('postgres', 'CREATE DATABASE states');
+create_extension($old, 'states');
+create_states($old, 'states', 'a');
+my $before = states_of($old, 'states');
+my $states = $old->connstr('states');
+$old->command_ok([ 'pg_dump', '-f', "$dir/states.sql", $states ], 'pg_dump, plain');
+$old->command_ok([ 'pg_dump', '-Fc', '-f', "$dir/states", $states ], 'pg_dump -Fc');
+$old->command_ok([ 'pg_dump', '--schema-only', '-f', "$dir/schema.sql", $states ], 'pg_dump --schema-only');
+$old->command_ok([ 'pg_dump', '--data-only', '-f', "$dir/data.sql", $states ], 'pg_dump --data-only');
 
-my $upgraded = PostgreSQL::Test::Cluster->new('upgraded');
-$upgraded->init;
-$upgraded->append_conf('postgresql.conf', "log_statement = none\n");
-chdir $dir;		# it leaves files behind
-$new->command_ok(
-	[ 'pg_upgrade', '--no-sync', '-d', $new->data_dir, '-D', $upgraded->data_dir,
-	  '-b', $new->config_data('--bindir'), '-B', $upgraded->config_data('--bindir'),
-	  '-s', $new->host, '-p', $new->port, '-P', $upgraded->port ],
-	'pg_upgrade');
-$upgraded->start;
-is($upgraded->safe_psql('parallel', $same{$_}), $before{$_}, "pg_upgrade: the same $_") for sort keys %same;
-is( $upgraded->safe_psql('parallel', q{SELECT count(*) FILTER (WHERE state = 'active'), count(*) FILTER (WHERE state = 'waiting')
-		FROM queue.job}),
-	"0|$unfinished", 'pg_upgrade: who held a job waits');
-check_counters($upgraded, 'pg_upgrade', 'parallel');
-check_structure($upgraded, 'pg_upgrade', 'parallel');
-$upgraded->safe_psql('parallel', q{SELECT queue.resume_queue()});
-is( $upgraded->safe_psql('parallel', q{
-		SELECT count(*) FROM queue.queue AS q, queue.dequeue_batch(q.queue_name, 100)}),
-	$unfinished, 'pg_upgrade: takers find everything');
-ok( $upgraded->poll_query_until('parallel', q{
+$new->safe_psql('postgres', "CREATE DATABASE $_") for qw(states_plain states_custom states_parts);
+$new->command_ok([ @psql, $new->connstr('states_plain'), '-f', "$dir/states.sql" ], 'plain: restore');
+check_states($new, 'states_plain', 'a', $before, 'plain');
+
+my @restore = ('pg_restore', '-j', 2, '--exit-on-error', '-d', $new->connstr('states_custom'));
+$new->command_ok([ @restore, "$dir/states" ], 'custom: restore');
+check_states($new, 'states_custom', 'a', $before, 'custom');
+# over what has become of it, while the maintenance worker is at work there
+$new->command_ok([ @restore, '--clean', '--if-exists', "$dir/states" ], 'once more: restore --clean');
+check_states($new, 'states_custom', 'a', $before, 'once more');
+check_structure($new, 'once more', 'states_custom');
+
+$new->command_ok([ @psql, $new->connstr('states_parts'), '-f', "$dir/schema.sql" ], 'in parts: the schema');
+is($new->safe_psql('states_parts', 'SELECT count(*) FROM queue.queue'), '0', 'in parts: which is empty');
+ok( $new->poll_query_until('states_parts', q{
 		SELECT count(*) > 0 FROM pg_stat_activity
 		WHERE backend_type = 'queue maintenance' AND datname = current_database()}),
-	'pg_upgrade: a worker serves it');
+	'in parts: a worker serves it');
+$new->command_ok([ @psql, $new->connstr('states_parts'), '-f', "$dir/data.sql" ], 'in parts: the data');
+check_states($new, 'states_parts', 'a', $before, 'in parts');
+check_structure($new, 'in parts', 'states_parts');
 
-$upgraded->stop;
+$new->stop;
 $old->stop;
 done_testing();

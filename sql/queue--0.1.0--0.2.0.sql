@@ -26,6 +26,102 @@ GRANT EXECUTE ON FUNCTION queue.version TO pg_monitor;
 COMMENT ON FUNCTION queue._require_preload() IS
 	'internal: refuses to go on unless the library was preloaded, and is not older than the script';
 
+CREATE FUNCTION queue.sign_off(worker text) RETURNS bigint
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_sign_off';
+COMMENT ON FUNCTION queue.sign_off IS
+	'tells that a worker stops: its jobs are given back and spend no attempt, it is shown no more; returns how many jobs';
+REVOKE ALL ON FUNCTION queue.sign_off FROM PUBLIC;
+
+-- the view grows under those that others have made on it
+ALTER FUNCTION queue._metrics() RENAME TO _metrics_0_1;
+CREATE FUNCTION queue._metrics() RETURNS TABLE (
+	queue text,
+	jobs_waiting bigint,
+	jobs_delayed bigint,
+	jobs_blocked bigint,
+	jobs_active bigint,
+	jobs_completed bigint,
+	jobs_failed bigint,
+	jobs_cancelled bigint,
+	oldest_waiting_age_seconds double precision,
+	enqueued_total bigint,
+	taken_total bigint,
+	completed_total bigint,
+	failed_total bigint,
+	retried_total bigint,
+	stalled_total bigint,
+	wait_seconds_p50 double precision,
+	wait_seconds_p95 double precision,
+	wait_seconds_p99 double precision,
+	wait_seconds_sum double precision,
+	wait_seconds_count bigint,
+	processing_seconds_p50 double precision,
+	processing_seconds_p95 double precision,
+	processing_seconds_p99 double precision,
+	processing_seconds_sum double precision,
+	processing_seconds_count bigint,
+	paused int,
+	throttled int,
+	executors int,
+	live_table_bytes bigint,
+	stats_reset_timestamp_seconds double precision,
+	wait_seconds_bucket bigint[],
+	processing_seconds_bucket bigint[],
+	bucket_bounds_seconds double precision[],
+	workers int,
+	workers_stale int
+)
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 10
+AS 'MODULE_PATHNAME', 'queue__metrics';
+COMMENT ON FUNCTION queue._metrics IS 'internal: under the view queue.metrics';
+REVOKE ALL ON FUNCTION queue._metrics FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION queue._metrics TO pg_monitor;
+CREATE OR REPLACE VIEW queue.metrics WITH (security_barrier = true) AS
+SELECT
+	m.queue,
+	m.jobs_waiting,
+	m.jobs_delayed,
+	m.jobs_blocked,
+	m.jobs_active,
+	m.jobs_completed,
+	m.jobs_failed,
+	m.jobs_cancelled,
+	m.oldest_waiting_age_seconds,
+	m.enqueued_total,
+	m.taken_total,
+	m.completed_total,
+	m.failed_total,
+	m.retried_total,
+	m.stalled_total,
+	m.wait_seconds_p50,
+	m.wait_seconds_p95,
+	m.wait_seconds_p99,
+	m.wait_seconds_sum,
+	m.wait_seconds_count,
+	m.processing_seconds_p50,
+	m.processing_seconds_p95,
+	m.processing_seconds_p99,
+	m.processing_seconds_sum,
+	m.processing_seconds_count,
+	m.paused,
+	m.throttled,
+	m.executors,
+	m.live_table_bytes,
+	m.stats_reset_timestamp_seconds,
+	m.wait_seconds_bucket,
+	m.processing_seconds_bucket,
+	m.bucket_bounds_seconds,
+	m.workers,
+	m.workers_stale
+FROM queue._metrics() AS m;
+COMMENT ON COLUMN queue.metrics.wait_seconds_bucket IS 'how many of the waits were below each of bucket_bounds_seconds';
+COMMENT ON COLUMN queue.metrics.processing_seconds_bucket IS 'how many of the processing times were below each of bucket_bounds_seconds';
+COMMENT ON COLUMN queue.metrics.bucket_bounds_seconds IS 'bounds of these histograms, the same for all';
+COMMENT ON COLUMN queue.metrics.workers IS 'outside workers that call queue.heartbeat() for the queue, and live';
+COMMENT ON COLUMN queue.metrics.workers_stale IS 'those that fell silent, during the last day';
+DROP FUNCTION queue._metrics_0_1();
+
 CREATE FUNCTION queue._upgraded() RETURNS void
 LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'queue__upgraded';

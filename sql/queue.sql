@@ -1226,21 +1226,21 @@ CREATE FUNCTION queue._metrics() RETURNS TABLE (
 	wait_seconds_p99 double precision,
 	wait_seconds_sum double precision,
 	wait_seconds_count bigint,
-	wait_seconds_bucket bigint[],
 	processing_seconds_p50 double precision,
 	processing_seconds_p95 double precision,
 	processing_seconds_p99 double precision,
 	processing_seconds_sum double precision,
 	processing_seconds_count bigint,
-	processing_seconds_bucket bigint[],
-	bucket_bounds_seconds double precision[],
 	paused int,
 	throttled int,
 	executors int,
-	workers int,
-	workers_stale int,
 	live_table_bytes bigint,
-	stats_reset_timestamp_seconds double precision
+	stats_reset_timestamp_seconds double precision,
+	wait_seconds_bucket bigint[],
+	processing_seconds_bucket bigint[],
+	bucket_bounds_seconds double precision[],
+	workers int,
+	workers_stale int
 )
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 10
 AS 'MODULE_PATHNAME', 'queue__metrics';
@@ -1736,21 +1736,21 @@ SELECT
 	m.wait_seconds_p99,
 	m.wait_seconds_sum,
 	m.wait_seconds_count,
-	m.wait_seconds_bucket,
 	m.processing_seconds_p50,
 	m.processing_seconds_p95,
 	m.processing_seconds_p99,
 	m.processing_seconds_sum,
 	m.processing_seconds_count,
-	m.processing_seconds_bucket,
-	m.bucket_bounds_seconds,
 	m.paused,
 	m.throttled,
 	m.executors,
-	m.workers,
-	m.workers_stale,
 	m.live_table_bytes,
-	m.stats_reset_timestamp_seconds
+	m.stats_reset_timestamp_seconds,
+	m.wait_seconds_bucket,
+	m.processing_seconds_bucket,
+	m.bucket_bounds_seconds,
+	m.workers,
+	m.workers_stale
 FROM queue._metrics() AS m;
 COMMENT ON VIEW queue.metrics IS 'the numbers of each queue as Prometheus names them, in seconds and bytes: of all queues for members of pg_monitor, else of those that the reader may browse';
 COMMENT ON COLUMN queue.metrics.queue IS 'name of the queue';
@@ -1773,21 +1773,21 @@ COMMENT ON COLUMN queue.metrics.wait_seconds_p95 IS 'the same, which 95 % did no
 COMMENT ON COLUMN queue.metrics.wait_seconds_p99 IS 'the same, which 99 % did not exceed';
 COMMENT ON COLUMN queue.metrics.wait_seconds_sum IS 'the same, the sum';
 COMMENT ON COLUMN queue.metrics.wait_seconds_count IS 'of how many';
-COMMENT ON COLUMN queue.metrics.wait_seconds_bucket IS 'how many of them were below each of bucket_bounds_seconds';
 COMMENT ON COLUMN queue.metrics.processing_seconds_p50 IS 'seconds from taken to completed or failed since the reset: the median; null: nothing was settled';
 COMMENT ON COLUMN queue.metrics.processing_seconds_p95 IS 'the same, which 95 % did not exceed';
 COMMENT ON COLUMN queue.metrics.processing_seconds_p99 IS 'the same, which 99 % did not exceed';
 COMMENT ON COLUMN queue.metrics.processing_seconds_sum IS 'the same, the sum';
 COMMENT ON COLUMN queue.metrics.processing_seconds_count IS 'of how many';
-COMMENT ON COLUMN queue.metrics.processing_seconds_bucket IS 'how many of them were below each of bucket_bounds_seconds';
-COMMENT ON COLUMN queue.metrics.bucket_bounds_seconds IS 'bounds of the histograms, the same for all';
 COMMENT ON COLUMN queue.metrics.paused IS '1: the queue is paused';
 COMMENT ON COLUMN queue.metrics.throttled IS '1: nothing is taken for a while';
 COMMENT ON COLUMN queue.metrics.executors IS 'executors that run jobs of the queue now';
-COMMENT ON COLUMN queue.metrics.workers IS 'outside workers that call queue.heartbeat() for the queue, and live';
-COMMENT ON COLUMN queue.metrics.workers_stale IS 'those that fell silent, during the last day';
 COMMENT ON COLUMN queue.metrics.live_table_bytes IS 'size of queue.job_live, of all queues, with its indexes';
 COMMENT ON COLUMN queue.metrics.stats_reset_timestamp_seconds IS 'when the totals began, in seconds since 1970';
+COMMENT ON COLUMN queue.metrics.wait_seconds_bucket IS 'how many of the waits were below each of bucket_bounds_seconds';
+COMMENT ON COLUMN queue.metrics.processing_seconds_bucket IS 'how many of the processing times were below each of bucket_bounds_seconds';
+COMMENT ON COLUMN queue.metrics.bucket_bounds_seconds IS 'bounds of these histograms, the same for all';
+COMMENT ON COLUMN queue.metrics.workers IS 'outside workers that call queue.heartbeat() for the queue, and live';
+COMMENT ON COLUMN queue.metrics.workers_stale IS 'those that fell silent, during the last day';
 
 /* ---------------------------------------------------------------------
  * Privileges, row security, what a dump carries

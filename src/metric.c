@@ -304,8 +304,8 @@ queue_stats_reset(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-#define TIME_COLUMNS	6
-#define METRICS_COLUMNS	(1 + NUM_COUNTS + 1 + NUM_TOTALS + TIME_COLUMNS * NUM_TIMES + 8)
+#define TIME_COLUMNS	5
+#define METRICS_COLUMNS	(1 + NUM_COUNTS + 1 + NUM_TOTALS + TIME_COLUMNS * NUM_TIMES + 10)
 
 /*
  * Histograms for Prometheus: how many times were below 2^10 us, 2^11 us, ...
@@ -347,10 +347,9 @@ put_times(const QueueTotalsRead *read, QueueTime time, Datum *values, bool *null
 		nulls[s] = !QueueTimePercentile(read, time, shares[s], &ms);
 		values[s] = nulls[s] ? (Datum) 0 : Float8GetDatum(ms / 1000);
 	}
-	nulls[3] = nulls[4] = nulls[5] = false;
+	nulls[3] = nulls[4] = false;
 	values[3] = Float8GetDatum((double) read->time_sum[time] / USECS_PER_SEC);
 	values[4] = Int64GetDatum((int64) QueueTimeCount(read, time));
-	values[5] = histogram(read, time);
 }
 
 static void
@@ -389,18 +388,25 @@ put_metrics(ReturnSetInfo *rsinfo, Installation *installation, QueueStore *live,
 			put_times(&read, t, values + column, nulls + column);
 	}
 	column = 1 + NUM_COUNTS + 1 + NUM_TOTALS + TIME_COLUMNS * NUM_TIMES;
-	PUT(bounds);
 	PUT(Int32GetDatum(settings->paused ? 1 : 0));
 	PUT(Int32GetDatum(slot && QueueLimitRead(slot, settings, &available) != 0 ? 1 : 0));
 	PUT(Int32GetDatum(slot ? (int32) pg_atomic_read_u32(&slot->running) : 0));
-	QueueHeartbeatCount(settings->queue_id, &workers, &stale);
-	PUT(Int32GetDatum(workers));
-	PUT(Int32GetDatum(stale));
 	PUT(Int64GetDatum(live_bytes));
 	if (slot)
+	{
 		/* seconds since 1970 */
 		PUT(Float8GetDatum((double) read.reset_at / USECS_PER_SEC +
 						   (double) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY));
+		/* the objects of 0.1.0 have no columns from here on */
+		for (QueueTime t = TIME_WAIT; t <= TIME_PROCESSING; t++)
+			PUT(histogram(&read, t));
+	}
+	column = METRICS_COLUMNS - 3;
+	PUT(bounds);
+	QueueHeartbeatCount(settings->queue_id, &workers, &stale);
+	PUT(Int32GetDatum(workers));
+	PUT(Int32GetDatum(stale));
+	Assert(column == METRICS_COLUMNS);
 #undef PUT
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }

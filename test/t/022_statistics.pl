@@ -6,6 +6,7 @@ use warnings;
 
 use FindBin;
 use lib "$FindBin::RealBin/../lib";
+use IPC::Run ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use QueueTest;
@@ -132,6 +133,20 @@ ok(!-e $file, 'an immediate shutdown leaves no file');
 $node->start;
 like(totals(), qr/^b\|0\|0\|0\|/m, 'and forgets them');
 check_counters($node, 'at the end');
+
+# who asks for metrics while the extension is being dropped waits, and finds it gone
+my $dropper = $node->background_psql('postgres');
+$dropper->query_safe('BEGIN');
+$dropper->query_safe('DROP EXTENSION queue');
+my $error = '';
+my $asker = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c', 'SELECT count(*) FROM queue._metrics()' ],
+	'<', \undef, '>', \my $answer, '2>', \$error);
+wait_for($node, q{SELECT count(*) > 0 FROM pg_locks JOIN pg_stat_activity AS a USING (pid)
+	WHERE NOT granted AND a.query LIKE '%_metrics%' AND a.pid <> pg_backend_pid()}, 'metrics wait for a DROP EXTENSION');
+$dropper->query_safe('COMMIT');
+$dropper->quit;
+$asker->finish;
+like($error, qr/extension "queue" has been dropped/, 'and tell that it was dropped');
 
 $node->stop;
 done_testing();

@@ -85,6 +85,7 @@ PGDLLEXPORT void queue_vacuum_main(Datum main_arg);
 #define CHECK_EVERY_MS		60000
 #define BATCH_SPACING_MS	50		/* between two passes over batches */
 #define BATCH_SHARE			20		/* they may take 1/20 of the time */
+#define BATCH_SPACING_MAX_MS 2000	/* who waited for a lock was not at work */
 #define BATCH_OPEN_MS		1000	/* as long as none is closed */
 #define BATCH_EVERY_MS		60000	/* all of them */
 #define WORKERS_EVERY_MS	1000	/* or when one is lost */
@@ -896,7 +897,9 @@ look_at_batches(Installation *installation, TimestampTz *wake_at)
 		(void) QueueBatchPass(all, &all_at, &closed);
 		QueueWorkerCommit();
 		took = GetCurrentTimestamp() - now;
-		spaced = now + took + Max((TimestampTz) BATCH_SPACING_MS * 1000, took * BATCH_SHARE);
+		spaced = now + took + Max((TimestampTz) BATCH_SPACING_MS * 1000,
+								  Min(took * BATCH_SHARE,
+									  (TimestampTz) BATCH_SPACING_MAX_MS * 1000));
 		/* where none can be complete yet, there is time */
 		not_before = closed ? spaced : Max(spaced, now + (TimestampTz) BATCH_OPEN_MS * 1000);
 	}

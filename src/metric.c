@@ -177,11 +177,12 @@ oldest_waiting_ms(QueueStore *live, const QueueSettings *settings, QueueSlot *sl
 	return oldest == PG_INT64_MAX ? -1 : Max(GetCurrentTimestamp() - oldest, 0) / 1000;
 }
 
+/* of an open one: of a table that is gone, there would be no answer */
 static int64
-live_table_bytes(void)
+table_bytes(QueueStore *store)
 {
 	return DatumGetInt64(DirectFunctionCall1(pg_total_relation_size,
-											 ObjectIdGetDatum(QueueCatalogGet(false)->live)));
+											 ObjectIdGetDatum(RelationGetRelid(store->heap))));
 }
 
 /* of one queue; false: it has been looked at for that time, or is not known */
@@ -237,9 +238,9 @@ QueueMetricRecord(Installation *installation, List *queues, TimestampTz at, int 
 	QueueMetricForget();
 	limit = Min(limit, list_length(queues));
 	pending = MemoryContextAllocHuge(TopMemoryContext, limit * sizeof(PendingBase));
-	live_bytes = live_table_bytes();
 	CommandCounterIncrement();
 	QueueStoreOpen(&live, false);
+	live_bytes = table_bytes(&live);
 	QueueSpiConnect();
 	foreach(lc, queues)
 		if (looked < limit &&
@@ -429,10 +430,10 @@ queue__metrics(PG_FUNCTION_ARGS)
 		installation = QueueInstallation(QueueCatalogGet(false)->live);
 	if (installation == NULL)
 		return (Datum) 0;
-	live_bytes = live_table_bytes();
 	bounds = histogram_bounds();
 	CommandCounterIncrement();
 	QueueStoreOpen(&live, false);
+	live_bytes = table_bytes(&live);
 	foreach(lc, QueueSettingsAll())
 		if (monitor || (QueuePrivileges(lfirst(lc)) & PRIVILEGE_BROWSE))
 			put_metrics(rsinfo, installation, &live, lfirst(lc), live_bytes, bounds);

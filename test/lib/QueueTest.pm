@@ -25,6 +25,7 @@ use Exporter 'import';
 use IPC::Run ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use QueueCheck;
 use Test::More;
 use Time::HiRes ();
 
@@ -95,23 +96,11 @@ sub check_counters
 	my ($node, $name, $database) = @_;
 	$database ||= 'postgres';
 
-	my $states = join ', ', map { "count(*) FILTER (WHERE state = '$_') AS $_" }
-	  qw(waiting delayed blocked active completed failed cancelled);
-	my $tables = qq{
-		SELECT q.queue_name, $states FROM queue.queue AS q LEFT JOIN (
-			SELECT queue_id, queue._state(state, lease_owner) AS state FROM queue.job_live
-			UNION ALL SELECT queue_id, queue._state(state, lease_owner) FROM queue.job_parked
-			UNION ALL SELECT queue_id, queue._state(state, 0) FROM queue.job_archive
-		) AS j USING (queue_id) GROUP BY q.queue_name ORDER BY q.queue_name};
-	my $counters = q{
-		SELECT queue_name, waiting, delayed, blocked, active, completed, failed, cancelled
-		FROM queue.queue_stats() ORDER BY queue_name};
-
 	my ($want, $got);
 	for (1 .. 50)
 	{
-		$want = $node->safe_psql($database, $tables);
-		$got = $node->safe_psql($database, $counters);
+		$want = $node->safe_psql($database, QueueCheck::counts_of_tables());
+		$got = $node->safe_psql($database, QueueCheck::counters());
 		last if $got eq $want;
 		Time::HiRes::sleep(0.1);
 	}
@@ -131,12 +120,7 @@ sub check_structure
 		skip 'no amcheck here', 1
 		  if $node->safe_psql($database,
 			q{SELECT count(*) FROM pg_extension WHERE extname = 'amcheck'}) eq '0';
-		my ($ret, $stdout, $stderr) = $node->psql($database, q{
-			SELECT count(bt_index_check(c.oid, true)) FROM pg_class AS c
-			WHERE c.relnamespace = 'queue'::regnamespace AND c.relkind = 'i';
-			SELECT c.relname, v.* FROM pg_class AS c, verify_heapam(c.oid) AS v
-			WHERE c.relnamespace = 'queue'::regnamespace AND c.relkind = 'r'});
-		$stdout =~ s/^\d+\n?//;
+		my ($ret, $stdout, $stderr) = $node->psql($database, join ';', QueueCheck::structure());
 		is($stdout . $stderr, '', "$name: heaps and indexes are sound");
 	}
 	return;

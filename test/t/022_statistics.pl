@@ -6,6 +6,7 @@ use warnings;
 
 use FindBin;
 use lib "$FindBin::RealBin/../lib";
+use IPC::Run ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use QueueTest;
@@ -161,6 +162,20 @@ run_jobs('b', 1);
 wait_for($node, $write, 'and again');
 is($node->safe_psql('postgres', "SELECT sum(completed_count) - $before FROM queue.metric_history"), '4',
 	'what a prepared transaction has written is not written again');
+
+# who asks for metrics while the extension is being dropped waits, and finds it gone
+my $dropper = $node->background_psql('postgres');
+$dropper->query_safe('BEGIN');
+$dropper->query_safe('DROP EXTENSION queue');
+my $error = '';
+my $asker = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c', 'SELECT count(*) FROM queue._metrics()' ],
+	'<', \undef, '>', \my $answer, '2>', \$error);
+wait_for($node, q{SELECT count(*) > 0 FROM pg_locks JOIN pg_stat_activity AS a USING (pid)
+	WHERE NOT granted AND a.query LIKE '%_metrics%' AND a.pid <> pg_backend_pid()}, 'metrics wait for a DROP EXTENSION');
+$dropper->query_safe('COMMIT');
+$dropper->quit;
+$asker->finish;
+like($error, qr/extension "queue" has been dropped/, 'and tell that it was dropped');
 
 $node->stop;
 done_testing();

@@ -51,6 +51,7 @@ SELECT errors(
 	$$queue.create_queue('b', keep_completed => null)$$,
 	$$queue.create_queue('b', keep_completed => '-1 day')$$,
 	$$queue.create_queue('b', keep_completed => '1 month -31 days')$$,
+	$$queue.create_queue('b', keep_completed => '-1 day -2562047788:00:54.7')$$,
 	$$queue.create_queue('b', keep_failed => null)$$,
 	$$queue.create_queue('b', keep_failed => '-1 month')$$,
 	$$queue.create_queue('b', log_level => null)$$,

@@ -15,6 +15,7 @@ SELECT queue.enqueue('q', '1') AS job_id \gset
 -- only of a job that is held
 SELECT queue.set_progress(:job_id, 10), told(:job_id);
 SELECT attempt FROM queue.dequeue_batch('q', worker => 'w');
+SELECT ctid, xmax FROM queue.job_live \gset
 SELECT queue.set_progress(:job_id, 10, 'read', '{"rows": 10}'), told(:job_id);
 SELECT queue.set_progress(0, 10), queue.set_progress(-1, 10), queue.set_progress(:job_id + 1, 10);
 -- what is null is as before
@@ -27,7 +28,7 @@ SELECT queue.set_progress(:job_id, '1e-3', detail => '"x"'), told(:job_id);
 SELECT j.progress = s.progress AS job, l.progress = s.progress AS list_jobs, s.progress ? 'at' AS at
 FROM queue.job AS j, queue.job_status(:job_id) AS s, queue.list_jobs('q', 'active') AS l;
 -- in the row is nothing yet, and no row version was made
-SELECT progress, xmax FROM queue.job_live;
+SELECT progress, (ctid, xmax::text) = (:'ctid'::tid, :'xmax') AS same FROM queue.job_live;
 
 -- the attempt fences
 SELECT queue.set_progress(:job_id, 50, attempt => 1), queue.set_progress(:job_id, 60, attempt => 2),

@@ -390,16 +390,15 @@ QueueIntervalUsecs(const Interval *interval, const char *argument)
 int64
 QueueRetentionUsecs(const Interval *interval, const char *argument)
 {
-	int64		days = (int64) interval->day + (int64) interval->month * DAYS_PER_MONTH;
+	int64		days = (int64) interval->day + (int64) interval->month * DAYS_PER_MONTH +
+		interval->time / USECS_PER_DAY;
 	int64		usecs;
 
-	/* what never ends is cut down to something that never overflows */
-	if (!queue_interval_is_finite(interval) && interval->month > 0)
-		days = MAX_RETENTION_DAYS;
-	if (days >= MAX_RETENTION_DAYS || interval->time >= MAX_RETENTION_DAYS * USECS_PER_DAY)
+	/* what is longer, or never ends, is cut down to something that never overflows */
+	if (days > MAX_RETENTION_DAYS)
 		return MAX_RETENTION_DAYS * USECS_PER_DAY;
-	if (days <= -MAX_RETENTION_DAYS ||
-		(usecs = days * USECS_PER_DAY + interval->time) < 0)
+	if (days < -MAX_RETENTION_DAYS ||
+		(usecs = days * USECS_PER_DAY + interval->time % USECS_PER_DAY) < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s must not be negative", argument),
@@ -407,7 +406,7 @@ QueueRetentionUsecs(const Interval *interval, const char *argument)
 						   DatumGetCString(DirectFunctionCall1(interval_out,
 															   IntervalPGetDatum(interval)))),
 				 errhint("0 means that such jobs are not kept.")));
-	return usecs;
+	return Min(usecs, MAX_RETENTION_DAYS * USECS_PER_DAY);
 }
 
 static QueueMode

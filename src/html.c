@@ -123,27 +123,29 @@ QueueHtmlText(StringInfo out, const char *text, int max)
 void
 QueueHtmlCount(StringInfo out, double count)
 {
-	char		digits[64];
+	char	   *digits;
 	int			length;
 
-	if (isnan(count))
+	if (!isfinite(count))
 	{
 		appendStringInfoString(out, DASH);
 		return;
 	}
-	length = snprintf(digits, sizeof(digits), "%.0f", count);
+	digits = psprintf("%.0f", count);
+	length = strlen(digits);
 	for (int i = 0; i < length; i++)
 	{
 		if (i > 0 && (length - i) % 3 == 0 && digits[i - 1] != '-')
 			appendStringInfoChar(out, ',');
 		appendStringInfoChar(out, digits[i]);
 	}
+	pfree(digits);
 }
 
 void
 QueueHtmlDuration(StringInfo out, double seconds)
 {
-	if (isnan(seconds))
+	if (!isfinite(seconds))
 		appendStringInfoString(out, DASH);
 	else if (seconds < 0.0095)
 		appendStringInfo(out, "%.2g ms", Max(seconds, 0) * 1000);
@@ -168,6 +170,12 @@ QueueHtmlDuration(StringInfo out, double seconds)
  * beside them, in the page's own size.
  * --------------------------------------------------------------------- */
 
+static bool
+is_some(double value)
+{
+	return isfinite(value) && value > 0;
+}
+
 void
 QueueHtmlBar(StringInfo out, const HtmlPart *parts, int count)
 {
@@ -176,11 +184,11 @@ QueueHtmlBar(StringInfo out, const HtmlPart *parts, int count)
 	bool		first = true;
 
 	for (int i = 0; i < count; i++)
-		total += isnan(parts[i].value) ? 0 : Max(parts[i].value, 0);
+		total += is_some(parts[i].value) ? parts[i].value : 0;
 	appendStringInfoString(out, "<svg class=\"bar\" viewBox=\"0 0 100 8\""
 						   " preserveAspectRatio=\"none\" role=\"img\"><title>");
 	for (int i = 0; i < count; i++)
-		if (parts[i].value > 0)
+		if (is_some(parts[i].value))
 		{
 			appendStringInfoString(out, first ? "" : ", ");
 			QueueHtmlCount(out, parts[i].value);
@@ -190,7 +198,7 @@ QueueHtmlBar(StringInfo out, const HtmlPart *parts, int count)
 	appendStringInfoString(out, first ? "no jobs</title>" : "</title>");
 	appendStringInfoString(out, "<rect class=\"track\" width=\"100\" height=\"8\"/>");
 	for (int i = 0; i < count; i++)
-		if (parts[i].value > 0)
+		if (is_some(parts[i].value))
 		{
 			/* a few among many are seen all the same */
 			double		width = Max(parts[i].value / total * 100, 1.5);
@@ -209,12 +217,12 @@ greatest(const double *values, int count)
 	double		most = 0;
 
 	for (int i = 0; i < count; i++)
-		if (!isnan(values[i]))
+		if (isfinite(values[i]))
 			most = Max(most, values[i]);
 	return most;
 }
 
-/* the points of a line: height 100 is 0, height 4 is most */
+/* the points of a line: height 100 is 0 or less, height 4 is most */
 static void
 path(StringInfo out, const double *values, int count, double width, double most)
 {
@@ -222,16 +230,16 @@ path(StringInfo out, const double *values, int count, double width, double most)
 
 	for (int i = 0; i < count; i++)
 	{
-		if (isnan(values[i]))
+		if (!isfinite(values[i]))
 		{
 			pen = false;
 			continue;
 		}
 		appendStringInfo(out, "%s%.1f %.1f", pen ? "L" : "M",
 						 count > 1 ? i * width / (count - 1) : 0,
-						 100 - (most > 0 ? values[i] / most * 96 : 0));
+						 100 - (most > 0 ? Max(values[i], 0) / most * 96 : 0));
 		/* a point alone is seen, too */
-		if (!pen && (i + 1 == count || isnan(values[i + 1])))
+		if (!pen && (i + 1 == count || !isfinite(values[i + 1])))
 			appendStringInfoString(out, "h0.1");
 		pen = true;
 	}
@@ -269,10 +277,10 @@ round_up(double value)
 static void
 append_value(StringInfo out, double value)
 {
-	if (value >= 1000)
-		QueueHtmlCount(out, value);
-	else
+	if (value < 1000)
 		appendStringInfo(out, "%.3g", value);
+	else
+		QueueHtmlCount(out, value);
 }
 
 /* for each time, what the lines say there: the browser shows it under the pointer */
@@ -289,7 +297,7 @@ hints(StringInfo out, const HtmlSeries *series, int num_series, const char *unit
 		for (int s = 0; s < num_series; s++)
 		{
 			appendStringInfo(out, "%s %s ", s == 0 ? ":" : ",", series[s].name);
-			if (isnan(series[s].values[i]))
+			if (!isfinite(series[s].values[i]))
 				appendStringInfoString(out, DASH);
 			else
 				append_value(out, series[s].values[i]);

@@ -20,7 +20,7 @@ extern void QueueHtmlEscape(StringInfo out, const char *utf8, Size length, int m
 /* the same with text in the server's encoding; NULL: nothing */
 extern void QueueHtmlText(StringInfo out, const char *text, int max);
 
-/* 1,234,567; a dash for what is not known (NaN) */
+/* 1,234,567; a dash for what is not known (not finite) */
 extern void QueueHtmlCount(StringInfo out, double count);
 
 /* 850 ms, 12 s, 3 h 5 min; a dash for what is not known */

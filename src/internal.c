@@ -236,8 +236,7 @@ QueueArgAge(Datum interval, const char *name)
 						   DatumGetCString(DirectFunctionCall1(interval_out, interval))),
 				 errhint("Give an interval such as '30 days'.")));
 	/* older than everything */
-	if (age->month > 12 * 6000 || age->day > 366 * 6000 ||
-		age->time > INT64CONST(366) * 6000 * USECS_PER_DAY)
+	if ((int64) age->month * 31 + age->day + age->time / USECS_PER_DAY > 366 * 6000)
 		return DT_NOBEGIN;
 	return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_mi_interval,
 												   TimestampTzGetDatum(now), interval));

@@ -164,7 +164,7 @@ QueueJobSetOrder(JobHead *job, const QueueSettings *settings)
 		int64		handicap;
 
 		if (pg_mul_s64_overflow(job->priority, settings->aging_interval, &handicap))
-			handicap = job->priority < 0 ? PG_INT64_MIN / 2 : PG_INT64_MAX / 2;
+			handicap = job->priority < 0 ? PG_INT64_MIN : PG_INT64_MAX;
 		job->order_class = 0;
 		job->order_at = QueueTimeAfter(job->run_at, handicap);
 	}

@@ -83,7 +83,7 @@
 QUEUE_FUNCTION(queue_throttle);
 
 #define NSECS_PER_USEC		1000
-#define PERIOD_MOST			(100 * 366 * USECS_PER_DAY)	/* nanoseconds of it fit */
+#define PERIOD_MOST			(50 * 366 * USECS_PER_DAY)	/* twice in nanoseconds, and the time until 2190, fit */
 #define THROTTLE_FIRST		USECS_PER_SEC
 #define THROTTLE_MOST		(5 * USECS_PER_MINUTE)
 #define THROTTLE_STEPS		10	/* doubled so often, it is more than that */

@@ -386,6 +386,7 @@ lock_row(Relation heap, ItemPointer tid)
 	return result;
 }
 
+#ifndef USE_ASSERT_CHECKING
 /*
  * Could it be that the row is only locked, by those who enqueue its children?
  * Of several lockers, one may have been changing it and given up.
@@ -410,6 +411,7 @@ may_be_locked_only(Relation heap, ItemPointer tid)
 	UnlockReleaseBuffer(buffer);
 	return locked;
 }
+#endif
 
 /*
  * heap_update() without waiting gives up at any lock, even one that does not
@@ -690,7 +692,8 @@ fetch_remembered(QueueWalk *walk, int64 job_id)
 	HeapTupleData tuple;
 	bool		found;
 
-	if (entry->job_id != job_id)
+	/* an empty entry has the id 0, which somebody may ask for */
+	if (entry->job_id != job_id || !ItemPointerIsValid(&tid))
 		return NULL;
 	if (walk->blocks == 0)
 		walk->blocks = RelationGetNumberOfBlocks(heap);

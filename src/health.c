@@ -29,7 +29,6 @@
 #include "postgres.h"
 
 #include <math.h>
-#include <time.h>
 
 #include "access/transam.h"
 #include "access/xact.h"
@@ -48,6 +47,7 @@
 #include "utils/numeric.h"
 #include "utils/tuplestore.h"
 
+#include "clock.h"
 #include "compat.h"
 #include "health.h"
 #include "internal.h"
@@ -202,22 +202,13 @@ thresholds_of(const QueueSettings *settings, double *thresholds)
  * Samples: the maintenance worker's part
  * --------------------------------------------------------------------- */
 
-static int64
-monotonic_usecs(void)
-{
-	struct timespec now;
-
-	(void) clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64) now.tv_sec * USECS_PER_SEC + now.tv_nsec / 1000;
-}
-
 /* has the clock gone on as time has?  A machine that was suspended counts. */
 static void
 compare_clocks(Installation *installation, TimestampTz now)
 {
 	static TimestampTz known;
 	static int64 known_usecs;
-	int64		usecs = monotonic_usecs();
+	int64		usecs = QueueMonotonicUsecs();
 	int64		jump = (now - known) - (usecs - known_usecs);
 
 	if (known != 0 && Max(jump, -jump) > JUMP_LEAST * USECS_PER_SEC)
@@ -292,7 +283,7 @@ QueueHealthRound(Installation *installation, Oid live_id)
 
 	pg_atomic_write_u64(&installation->round_at, (uint64) now);
 	compare_clocks(installation, now);
-	if (now >= sampled_at && now - sampled_at < (int64) queue_health_interval * 1000)
+	if (!QueueHasPassed(sampled_at, queue_health_interval, now))
 		return;
 	sampled_at = now;
 	sample_installation(installation, live_id, now);

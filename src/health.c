@@ -709,7 +709,7 @@ check_processes(Health *health, Installation *installation, TimestampTz now)
 		add_alert(health, SEVERITY_CRITICAL, "maintenance", seconds(now - round_at), seconds(late),
 				  psprintf("the maintenance worker has been busy with one round for %s", QueueSpell(now - round_at)),
 				  "See what it is doing, and what it waits for, in pg_stat_activity.");
-	if (denied_at != 0 && now - denied_at < DENIED_SECONDS * USECS_PER_SEC)
+	if (denied_at != 0 && !QueueHasPassed(denied_at, DENIED_SECONDS * 1000, now))
 		add_alert(health, SEVERITY_WARNING, "worker_slots", max_worker_processes, max_worker_processes,
 				  psprintf("a worker found no free slot %s ago: all of the server's are used up",
 						   QueueSpell(now - denied_at)),
@@ -718,7 +718,7 @@ check_processes(Health *health, Installation *installation, TimestampTz now)
 		add_alert(health, SEVERITY_WARNING, "shared_memory", NOTHING, NOTHING,
 				  pstrdup("the slots in shared memory are used up: some queues go without counters or hints, and are slower"),
 				  "Raise the configuration parameters \"queue.max_queues\" and \"queue.max_hints\".");
-	if (jumped_at != 0 && now - jumped_at < JUMP_SECONDS * USECS_PER_SEC)
+	if (jumped_at != 0 && !QueueHasPassed(jumped_at, JUMP_SECONDS * 1000, now))
 	{
 		int64		jump = (int64) pg_atomic_read_u64(&installation->clock_jump);
 

@@ -46,7 +46,7 @@ $(OBJS): $(wildcard src/*.h)
 sql/queue--$(EXTVERSION).sql: sql/queue.sql
 	cp $< $@
 
-.PHONY: demo test bench stress memcheck matrix
+.PHONY: demo test bench stress memcheck scale matrix
 demo:
 	@doc/demo/run
 
@@ -61,6 +61,9 @@ stress:
 
 memcheck:
 	@test/bin/memcheck
+
+scale:
+	@test/bin/scale
 
 matrix:
 	@.ci/run

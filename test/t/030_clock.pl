@@ -12,7 +12,6 @@
 
 use strict;
 use warnings;
-BEGIN { $ENV{PG_TEST_TIMEOUT_DEFAULT} = 15 }
 
 use FindBin;
 use lib "$FindBin::RealBin/../lib";

@@ -192,12 +192,13 @@ max_client_conn = 200
 			SELECT count(queue.create_queue('p' || i, max_attempts => 2)) FROM generate_series(1, 2) AS i;
 			CREATE FUNCTION note(job queue.job_context) RETURNS jsonb LANGUAGE sql AS 'SELECT job.payload';
 			SELECT queue.set_handler('p2', 'public.note');
+			SELECT queue.stop_processing('p2');
 			SELECT count(queue.enqueue('p1', to_jsonb(i), unique_key => i::text, group_key => 'g')) FROM generate_series(1, 3) AS i;
 			SELECT queue.enqueue('p1', '4', batch_id => 'pooled', priority => 9);
 			SELECT queue.bind('a.*', 'p2');
 			SELECT count(*) FROM generate_series(1, 2), LATERAL queue.publish('a.b', '5');
 			SELECT payload FROM queue.dequeue_batch('p1', worker => 'w')}) =~ s/^\d{2,}$/id/mr,
-		"2\n\n3\nid\n\n2\n1", 'jobs are put in and taken');
+		"2\n\n\n3\nid\n\n2\n1", 'jobs are put in and taken');
 	like($pooled->(q{SELECT queue.heartbeat('w', 'p1');
 			SELECT queue.set_progress(job_id, 50) FROM queue.job WHERE queue_name = 'p1' AND payload = '1';
 			SELECT queue.extend(job_id, '1 h', attempt => 1) IS NOT NULL FROM queue.job WHERE queue_name = 'p1' AND payload = '1';

@@ -447,9 +447,10 @@ start_workers(TimestampTz now, long *wait_ms)
 			*wait_ms = Min(*wait_ms, RETRY_MS);
 			return;
 		}
-		short_logged = false;
 		started[i].at = now;
 	}
+	/* nobody is denied any more; while databases take turns, it is told once */
+	short_logged = false;
 }
 
 /* the clock was set back: what was begun later than now has begun now */

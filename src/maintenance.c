@@ -504,6 +504,7 @@ queue_maintain(PG_FUNCTION_ARGS)
 	bool		closed,
 				again;
 	uint64		num_blocked;
+	int			first = 0;
 	TimestampTz next_due = PG_INT64_MAX;
 
 	QueueRequireWritable("queue.maintain()");
@@ -543,7 +544,7 @@ queue_maintain(PG_FUNCTION_ARGS)
 	completed = QueueBatchPass(true, &next_due, &closed);
 	if (installation)
 		(void) QueueMetricRecord(installation, queues, QueueMetricTime(GetCurrentTimestamp()),
-								 list_length(queues), &metrics);
+								 &first, list_length(queues), &metrics);
 	ensure_leaves(queues);
 	while (QueueRingTruncate(RING_ARCHIVE) || QueueRingTruncate(RING_LOG))
 	{
@@ -1030,13 +1031,14 @@ record_metrics(Installation *installation, TimestampTz *wake_at)
 	static int	interval;
 	TimestampTz at = QueueMetricTime(GetCurrentTimestamp());
 	int64		written = 0;
+	int			from = 0;
 	int			looked = interval == queue_metrics_interval ? METRIC_CHUNK : 0;
 
 	while (at != recorded_at && looked > 0)
 	{
 		QueueWorkerBegin("recording metrics");
 		load_queues();
-		looked = QueueMetricRecord(installation, queues, at, METRIC_CHUNK, &written);
+		looked = QueueMetricRecord(installation, queues, at, &from, METRIC_CHUNK, &written);
 		QueueWorkerCommit();
 	}
 	recorded_at = at;

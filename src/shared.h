@@ -292,6 +292,9 @@ typedef struct QueueShared
 	Latch	   *launcher;		/* its latch, or NULL; lock */
 	bool		new_database;	/* the launcher should look; lock */
 	bool		full_logged;	/* said once that the slots are used up; lock */
+	bool		any_saved;		/* free slots may have totals of before the start; lock */
+	int			first_free_queue;	/* no slot below is free; lock */
+	int			first_free_hint;	/* likewise */
 	pg_atomic_uint64 started_at;	/* when the server began to write; see
 									 * limit.c */
 	pg_atomic_uint64 worker_denied_at;	/* when a worker found no slot; 0: never */

@@ -691,7 +691,7 @@ check_processes(Health *health, Installation *installation, TimestampTz now)
 
 	LWLockAcquire(Shared->lock, LW_SHARED);
 	launcher = Shared->launcher != NULL;
-	full = Shared->full_logged || installation->incomplete;
+	full = Shared->full_logged || installation->short_of_slots;
 	for (int i = 0; i < queue_max_databases; i++)
 		if (DatabaseEntries[i].database_id == MyDatabaseId && DatabaseEntries[i].pid != 0)
 			running = true;

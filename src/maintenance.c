@@ -137,6 +137,8 @@ static const char *const step_names[] = {
 static void
 make_slots(List *queues)
 {
+	Installation *installation = QueueInstallation(QueueCatalogGet(false)->live);
+	bool		all = true;
 	ListCell   *lc;
 
 	foreach(lc, queues)
@@ -145,7 +147,10 @@ make_slots(List *queues)
 
 		if (slot)
 			(void) QueueHintSlot(slot, CLASS_PARKED, true);
+		all &= slot != NULL;
 	}
+	if (installation)
+		installation->short_of_slots = !all;
 }
 
 /* a job may be taken that takers have left behind */
@@ -1018,6 +1023,9 @@ tidy(Installation *installation, Oid live_id)
 	QueueSharedFreeInstallations(MyDatabaseId, live_id);
 	QueueSharedFreeQueues(live_id, known_queue, &known);
 	load_queues();
+	/* those that had to do without may have room now */
+	if (installation->short_of_slots)
+		queues_generation = 0;
 	learn_classes(installation);
 	QueueWorkerCommit();
 	lower_parked(installation);

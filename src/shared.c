@@ -327,7 +327,7 @@ QueueInstallation(Oid live_id)
 		installation = &Installations[i];
 		installation->maintenance = NULL;
 		installation->counted = false;
-		installation->incomplete = false;
+		installation->incomplete = installation->short_of_slots = false;
 		installation->check_all = true;
 		installation->num_checks = 0;
 		installation->num_samples = 0;

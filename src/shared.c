@@ -14,7 +14,9 @@
  * Slots are found by walking their keys under Shared->lock, which happens
  * once per backend and queue; after that a backend remembers index and life
  * number.  The keys are an array of their own: slots are large, and to walk ten
- * thousand of them would take a millisecond.  A slot is given back only when no transaction has it pinned: who
+ * thousand of them would take a millisecond.
+ *
+ * A slot is given back only when no transaction has it pinned: who
  * pins first counts itself in and then compares the life number, who frees
  * first changes the life number and then looks at the count, so at least one
  * of the two notices the other.  Hint slots live and die with their queue.

@@ -49,7 +49,7 @@ $(OBJS): $(wildcard src/*.h) queue.control
 sql/queue--$(EXTVERSION).sql: sql/queue.sql
 	cp $< $@
 
-.PHONY: demo test bench stress memcheck matrix
+.PHONY: demo test bench stress memcheck scale matrix
 demo:
 	@doc/demo/run
 
@@ -64,6 +64,9 @@ stress:
 
 memcheck:
 	@test/bin/memcheck
+
+scale:
+	@test/bin/scale
 
 matrix:
 	@.ci/run

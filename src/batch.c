@@ -933,7 +933,8 @@ try_callback(const Candidate *batch, Datum payload, char **message)
 	if (error == NULL)
 		return callback.job_id;
 	/* what is no fault of the callback is tried again */
-	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_TRANSACTION_ROLLBACK)
+	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_TRANSACTION_ROLLBACK ||
+		error->sqlerrcode == ERRCODE_DISK_FULL || error->sqlerrcode == ERRCODE_OUT_OF_MEMORY)
 		ReThrowError(error);
 	*message = psprintf("%s: %s", unpack_sql_state(error->sqlerrcode), error->message);
 	return 0;

@@ -38,6 +38,7 @@
 #include "utils/json.h"
 #include "utils/memutils.h"
 
+#include "clock.h"
 #include "compat.h"
 #include "event.h"
 #include "job.h"
@@ -326,8 +327,7 @@ QueueEventSend(Installation *installation, const QueueSettings *const *queue_of_
 
 	if (pg_atomic_read_u32(&installation->events) == 0)
 		return;
-	/* unless the clock was set back */
-	if (now >= sent_at + interval || now < sent_at)
+	if (QueueHasPassed(sent_at, queue_notify_interval, now))
 	{
 		sent_at = now;
 		QueueWorkerBegin("telling events");

@@ -59,6 +59,7 @@
 #include "utils/tuplestore.h"
 
 #include "calls.h"
+#include "clock.h"
 #include "compat.h"
 #include "dequeue.h"
 #include "function.h"
@@ -75,7 +76,7 @@ PGDLLEXPORT void queue_executor_main(Datum main_arg);
 QUEUE_FUNCTION(queue_process_next);
 
 #define CLAIM_USECS		10000	/* work for so long is claimed at once */
-#define TURN_USECS		50000	/* then it is another queue's turn */
+#define TURN_MS			50		/* then it is another queue's turn */
 #define LIMIT_USECS		1000000 /* a limited queue is looked at so often */
 #define KILL_AFTER_MS	5000	/* from the cancel of a job to the end of its executor */
 
@@ -279,6 +280,13 @@ list_served(void)
 		pfree(old);
 }
 
+/* does a limit forbid to take more?  Not for longer, should the clock have been set back. */
+static bool
+is_put_off(const Served *queue, TimestampTz now)
+{
+	return queue->not_before > now && queue->not_before <= now + LIMIT_USECS;
+}
+
 /* may a job of it be there for us? */
 static bool
 is_ready(const Served *queue, TimestampTz now)
@@ -286,7 +294,7 @@ is_ready(const Served *queue, TimestampTz now)
 	QueueSlot  *slot = &QueueSlots[queue->slot];
 
 	return slot->installation == installation - Installations && slot->served == me->owner &&
-		pg_atomic_read_u32(&slot->ready) != 0 && queue->not_before <= now &&
+		pg_atomic_read_u32(&slot->ready) != 0 && !is_put_off(queue, now) &&
 		pg_atomic_read_u32(&slot->running) < slot->concurrency;
 }
 
@@ -684,7 +692,7 @@ serve(Served *queue)
 			CHECK_FOR_INTERRUPTS();
 		}
 		wait_until_taken_back();
-	} while (more && !me->leave && GetCurrentTimestamp() - began < TURN_USECS);
+	} while (more && !me->leave && !QueueHasPassed(began, TURN_MS, GetCurrentTimestamp()));
 
 	pg_atomic_fetch_sub_u32(&serving->running, 1);
 	pg_memory_barrier();
@@ -735,14 +743,17 @@ wait_for_job(void)
 	for (;;)
 	{
 		TimestampTz now = GetCurrentTimestamp();
-		TimestampTz until = since + (TimestampTz) queue_executor_idle_timeout * 1000;
+		TimestampTz until;
 		bool		ready = me->woken;
+
+		since = Min(since, now);	/* the clock may have been set back */
+		until = since + (TimestampTz) queue_executor_idle_timeout * 1000;
 
 		list_served();
 		for (int i = 0; i < num_served && !ready; i++)
 		{
 			ready = is_ready(&served[i], now);
-			if (served[i].not_before > now &&
+			if (is_put_off(&served[i], now) &&
 				pg_atomic_read_u32(&QueueSlots[served[i].slot].ready) != 0)
 				until = Min(until, served[i].not_before);
 		}

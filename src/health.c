@@ -29,7 +29,6 @@
 #include "postgres.h"
 
 #include <math.h>
-#include <time.h>
 
 #include "access/transam.h"
 #include "access/xact.h"
@@ -48,6 +47,7 @@
 #include "utils/numeric.h"
 #include "utils/tuplestore.h"
 
+#include "clock.h"
 #include "compat.h"
 #include "health.h"
 #include "internal.h"
@@ -202,27 +202,15 @@ thresholds_of(const QueueSettings *settings, double *thresholds)
  * Samples: the maintenance worker's part
  * --------------------------------------------------------------------- */
 
-static int64
-monotonic_usecs(void)
-{
-	struct timespec now;
-
-	(void) clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64) now.tv_sec * USECS_PER_SEC + now.tv_nsec / 1000;
-}
-
 /* has the clock gone on as time has?  A machine that was suspended counts. */
 static void
 compare_clocks(Installation *installation, TimestampTz now)
 {
 	static TimestampTz known;
 	static int64 known_usecs;
-	int64		usecs = monotonic_usecs();
-	int64		jump;
+	int64		usecs = QueueMonotonicUsecs();
+	int64		jump = (now - known) - (usecs - known_usecs);
 
-	if (QUEUE_MUTATION(20))		/* no mutation: as if the clock had been set */
-		usecs -= 5 * USECS_PER_SEC;
-	jump = (now - known) - (usecs - known_usecs);
 	if (known != 0 && Max(jump, -jump) > JUMP_LEAST * USECS_PER_SEC)
 	{
 		pg_atomic_write_u64(&installation->clock_jump, (uint64) jump);
@@ -295,7 +283,7 @@ QueueHealthRound(Installation *installation, Oid live_id)
 
 	pg_atomic_write_u64(&installation->round_at, (uint64) now);
 	compare_clocks(installation, now);
-	if (now >= sampled_at && now - sampled_at < (int64) queue_health_interval * 1000)
+	if (!QueueHasPassed(sampled_at, queue_health_interval, now))
 		return;
 	sampled_at = now;
 	sample_installation(installation, live_id, now);
@@ -703,7 +691,7 @@ check_processes(Health *health, Installation *installation, TimestampTz now)
 
 	LWLockAcquire(Shared->lock, LW_SHARED);
 	launcher = Shared->launcher != NULL;
-	full = Shared->full_logged || installation->incomplete;
+	full = Shared->full_logged || installation->short_of_slots;
 	for (int i = 0; i < queue_max_databases; i++)
 		if (DatabaseEntries[i].database_id == MyDatabaseId && DatabaseEntries[i].pid != 0)
 			running = true;
@@ -721,7 +709,7 @@ check_processes(Health *health, Installation *installation, TimestampTz now)
 		add_alert(health, SEVERITY_CRITICAL, "maintenance", seconds(now - round_at), seconds(late),
 				  psprintf("the maintenance worker has been busy with one round for %s", QueueSpell(now - round_at)),
 				  "See what it is doing, and what it waits for, in pg_stat_activity.");
-	if (denied_at != 0 && now - denied_at < DENIED_SECONDS * USECS_PER_SEC)
+	if (denied_at != 0 && !QueueHasPassed(denied_at, DENIED_SECONDS * 1000, now))
 		add_alert(health, SEVERITY_WARNING, "worker_slots", max_worker_processes, max_worker_processes,
 				  psprintf("a worker found no free slot %s ago: all of the server's are used up",
 						   QueueSpell(now - denied_at)),
@@ -730,7 +718,7 @@ check_processes(Health *health, Installation *installation, TimestampTz now)
 		add_alert(health, SEVERITY_WARNING, "shared_memory", NOTHING, NOTHING,
 				  pstrdup("the slots in shared memory are used up: some queues go without counters or hints, and are slower"),
 				  "Raise the configuration parameters \"queue.max_queues\" and \"queue.max_hints\".");
-	if (jumped_at != 0 && now - jumped_at < JUMP_SECONDS * USECS_PER_SEC)
+	if (jumped_at != 0 && !QueueHasPassed(jumped_at, JUMP_SECONDS * 1000, now))
 	{
 		int64		jump = (int64) pg_atomic_read_u64(&installation->clock_jump);
 

@@ -62,6 +62,7 @@
 #include "utils/memutils.h"
 #include "utils/tuplestore.h"
 
+#include "clock.h"
 #include "compat.h"
 #include "executor.h"
 #include "heartbeat.h"
@@ -93,6 +94,7 @@ typedef struct Heartbeat
 	pid_t		pid;			/* of its last session */
 	TimestampTz first_at;
 	TimestampTz last_at;
+	int64		heard;			/* the same by the monotonic clock, which nobody sets */
 	bool		stale;
 	bool		ended;			/* it is, and its leases have ended */
 	uint64		done;
@@ -339,6 +341,7 @@ change_entry(Heartbeat *entry, int32 queue_id, Jsonb *info, TimestampTz now)
 	entry->queue_id = queue_id;
 	entry->pid = MyProcPid;
 	entry->last_at = now;
+	entry->heard = QueueMonotonicUsecs();
 	entry->stale = entry->ended = false;
 	entry->info_size = info ? VARSIZE(info) : 0;
 	if (info)
@@ -350,18 +353,19 @@ change_entry(Heartbeat *entry, int32 queue_id, Jsonb *info, TimestampTz now)
  * is one.  Where no maintenance worker runs, nobody has marked it.
  */
 static void
-make_room(TimestampTz now)
+make_room(void)
 {
 	int64		timeout = queue_worker_timeout > 0 ? (int64) queue_worker_timeout * 1000 :
 		FORGET_AFTER;
+	int64		now = QueueMonotonicUsecs();
 	Heartbeat  *oldest = NULL;
 
 	for (int i = 0; i < table.size; i++)
 	{
 		Heartbeat  *entry = QueueTableEntry(&table, i);
 
-		if (entry && (entry->stale || now - entry->last_at >= timeout) &&
-			(oldest == NULL || entry->last_at < oldest->last_at))
+		if (entry && (entry->stale || now - entry->heard >= timeout) &&
+			(oldest == NULL || entry->heard < oldest->heard))
 			oldest = entry;
 	}
 	if (oldest)
@@ -376,7 +380,7 @@ add_entry(uint32 hash, Oid live_id, const char *name, int length, TimestampTz no
 
 	if (entry == NULL)
 	{
-		make_room(now);
+		make_room();
 		entry = QueueTableAdd(&table, hash);
 	}
 	if (entry == NULL)
@@ -633,16 +637,17 @@ walk_held(Roster *roster, const QueueSettings *settings, VisitJob visit)
 
 /* one of an extension that was dropped, or of days ago */
 static bool
-is_forgotten(const Heartbeat *entry, Oid live_id, TimestampTz now)
+is_forgotten(const Heartbeat *entry, Oid live_id, int64 usecs)
 {
 	return entry->database_id == MyDatabaseId &&
-		(entry->live_id != live_id || (entry->stale && now - entry->last_at > FORGET_AFTER));
+		(entry->live_id != live_id || (entry->stale && usecs - entry->heard > FORGET_AFTER));
 }
 
 bool
 QueueHeartbeatLost(Oid live_id, TimestampTz *wake_at)
 {
 	TimestampTz now = GetCurrentTimestamp();
+	int64		usecs = QueueMonotonicUsecs();
 	int64		timeout = (int64) queue_worker_timeout * 1000;
 	bool		lost = false,
 				forget = false;
@@ -659,13 +664,13 @@ QueueHeartbeatLost(Oid live_id, TimestampTz *wake_at)
 		SpinLockAcquire(&entry->link.mutex);
 		if (!entry->stale && timeout > 0)
 		{
-			if (now - entry->last_at >= timeout)
+			if (usecs - entry->heard >= timeout)
 				entry->stale = true;
 			else
-				*wake_at = Min(*wake_at, entry->last_at + timeout);
+				*wake_at = Min(*wake_at, now + (timeout - (usecs - entry->heard)));
 		}
 		lost |= entry->stale && !entry->ended && entry->live_id == live_id;
-		forget |= is_forgotten(entry, live_id, now);
+		forget |= is_forgotten(entry, live_id, usecs);
 		SpinLockRelease(&entry->link.mutex);
 	}
 	LWLockRelease(table.lock);
@@ -677,7 +682,7 @@ QueueHeartbeatLost(Oid live_id, TimestampTz *wake_at)
 	{
 		Heartbeat  *entry = QueueTableEntry(&table, i);
 
-		if (entry && is_forgotten(entry, live_id, now))
+		if (entry && is_forgotten(entry, live_id, usecs))
 			QueueTableRemove(&table, entry);
 	}
 	LWLockRelease(table.lock);

@@ -40,6 +40,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "clock.h"
 #include "compat.h"
 #include "health.h"
 #include "launcher.h"
@@ -133,7 +134,7 @@ void
 QueueLauncherHold(Oid database_id)
 {
 	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), HOLD_MS);
-	TimestampTz give_up = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LEAVE_WAIT_MS);
+	int64		give_up = QueueMonotonicUsecs() + (int64) LEAVE_WAIT_MS * 1000;
 
 	if (!QueueSharedReady())
 		return;
@@ -157,7 +158,7 @@ QueueLauncherHold(Oid database_id)
 		}
 		LWLockRelease(Shared->lock);
 		gone &= QueuePoolLeave(database_id);
-		if (gone || GetCurrentTimestamp() > give_up)
+		if (gone || QueueMonotonicUsecs() > give_up)
 			return;
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 5,
 						 PG_WAIT_EXTENSION);
@@ -402,7 +403,7 @@ take_turns(TimestampTz now)
 		if (started[i].handle != NULL &&
 			(longest < 0 || started[i].at < started[longest].at))
 			longest = i;
-	if (longest < 0 || now - started[longest].at < (TimestampTz) TURN_MS * 1000)
+	if (longest < 0 || !QueueHasPassed(started[longest].at, TURN_MS, now))
 		return;
 	LWLockAcquire(Shared->lock, LW_EXCLUSIVE);
 	DatabaseEntries[longest].leave = true;
@@ -446,9 +447,25 @@ start_workers(TimestampTz now, long *wait_ms)
 			*wait_ms = Min(*wait_ms, RETRY_MS);
 			return;
 		}
-		short_logged = false;
 		started[i].at = now;
 	}
+	/* nobody is denied any more; while databases take turns, it is told once */
+	short_logged = false;
+}
+
+/* the clock was set back: what was begun later than now has begun now */
+static void
+forget_future(TimestampTz now)
+{
+	TimestampTz latest = TimestampTzPlusMilliseconds(now, HOLD_MS);
+
+	LWLockAcquire(Shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < queue_max_databases; i++)
+	{
+		started[i].at = Min(started[i].at, now);
+		DatabaseEntries[i].hold_until = Min(DatabaseEntries[i].hold_until, latest);
+	}
+	LWLockRelease(Shared->lock);
 }
 
 /* has somebody announced a new database? */
@@ -490,9 +507,9 @@ queue_launcher_main(Datum main_arg)
 		if (ShutdownRequestPending)
 			proc_exit(1);
 
+		forget_future(now);
 		reap(now);
-		if (take_new_database() || looked_at == 0 || now - looked_at >= (TimestampTz) LOOK_EVERY_MS * 1000 ||
-			now < looked_at)
+		if (take_new_database() || looked_at == 0 || QueueHasPassed(looked_at, LOOK_EVERY_MS, now))
 		{
 			look_for_databases();
 			looked_at = now;

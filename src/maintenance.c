@@ -50,6 +50,7 @@
 
 #include "batch.h"
 #include "calls.h"
+#include "clock.h"
 #include "compat.h"
 #include "dequeue.h"
 #include "entry.h"
@@ -138,6 +139,8 @@ static const char *const step_names[] = {
 static void
 make_slots(List *queues)
 {
+	Installation *installation = QueueInstallation(QueueCatalogGet(false)->live);
+	bool		all = true;
 	ListCell   *lc;
 
 	foreach(lc, queues)
@@ -146,7 +149,10 @@ make_slots(List *queues)
 
 		if (slot)
 			(void) QueueHintSlot(slot, CLASS_PARKED, true);
+		all &= slot != NULL;
 	}
+	if (installation)
+		installation->short_of_slots = !all;
 }
 
 /* a job may be taken that takers have left behind */
@@ -505,6 +511,7 @@ queue_maintain(PG_FUNCTION_ARGS)
 	bool		closed,
 				again;
 	uint64		num_blocked;
+	int			first = 0;
 	TimestampTz next_due = PG_INT64_MAX;
 
 	QueueRequireWritable("queue.maintain()");
@@ -544,7 +551,7 @@ queue_maintain(PG_FUNCTION_ARGS)
 	completed = QueueBatchPass(true, &next_due, &closed);
 	if (installation)
 		(void) QueueMetricRecord(installation, queues, QueueMetricTime(GetCurrentTimestamp()),
-								 list_length(queues), &metrics);
+								 &first, list_length(queues), &metrics);
 	ensure_leaves(queues);
 	while (QueueRingTruncate(RING_ARCHIVE) || QueueRingTruncate(RING_LOG))
 	{
@@ -774,7 +781,7 @@ wake_next(Installation *installation)
 static bool
 every(TimestampTz *last, int ms, TimestampTz now)
 {
-	if (*last != 0 && now >= *last && now - *last < (TimestampTz) ms * 1000)
+	if (*last != 0 && !QueueHasPassed(*last, ms, now))
 		return false;
 	*last = now;
 	return true;
@@ -783,6 +790,7 @@ every(TimestampTz *last, int ms, TimestampTz now)
 /* jobs to look at again, as long as somebody has not committed */
 static int64 *rechecks;
 static int	num_rechecks;
+static TimestampTz recheck_at;
 
 static int
 compare_ids(const void *a, const void *b)
@@ -839,8 +847,7 @@ check_jobs(int64 *ids, uint64 count)
 static void
 check_blocked(Installation *installation, TimestampTz *wake_at)
 {
-	static TimestampTz checked_at,
-				recheck_at;
+	static TimestampTz checked_at;
 	TimestampTz now = GetCurrentTimestamp();
 	int64		ids[MAX_CHECKS];
 	bool		check_all;
@@ -869,6 +876,11 @@ check_blocked(Installation *installation, TimestampTz *wake_at)
 		*wake_at = Min(*wake_at, recheck_at);
 }
 
+/* when batches are looked at: not more often than spaced allows */
+static TimestampTz batches_spaced,
+			batches_not_before,
+			batches_all_at;
+
 /*
  * Fold the counts of batches, and complete what is due; *wake_at: look again.
  * Whoever ends jobs of a batch tells us; a grace time that ends, nobody does.
@@ -876,36 +888,33 @@ check_blocked(Installation *installation, TimestampTz *wake_at)
 static void
 look_at_batches(Installation *installation, TimestampTz *wake_at)
 {
-	static TimestampTz spaced,	/* not more often than that */
-				not_before,
-				all_at;
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz took;
-	bool		all = now >= all_at;
+	bool		all = now >= batches_all_at;
 	bool		closed;
 	uint32		changed = pg_atomic_read_u32(&installation->batches);
 
 	if (changed == 2 || all)
-		not_before = Min(not_before, spaced);
-	if (now >= not_before && (all || changed != 0))
+		batches_not_before = Min(batches_not_before, batches_spaced);
+	if (now >= batches_not_before && (all || changed != 0))
 	{
 		/* before the snapshot: who ends one after it tells us again */
 		pg_atomic_exchange_u32(&installation->batches, 0);
 		if (all)
-			all_at = now + (TimestampTz) BATCH_EVERY_MS * 1000;
+			batches_all_at = now + (TimestampTz) BATCH_EVERY_MS * 1000;
 		QueueWorkerBegin("looking at batches");
-		(void) QueueBatchPass(all, &all_at, &closed);
+		(void) QueueBatchPass(all, &batches_all_at, &closed);
 		QueueWorkerCommit();
 		took = GetCurrentTimestamp() - now;
-		spaced = now + took + Max((TimestampTz) BATCH_SPACING_MS * 1000,
-								  Min(took * BATCH_SHARE,
-									  (TimestampTz) BATCH_SPACING_MAX_MS * 1000));
+		batches_spaced = now + took + Max((TimestampTz) BATCH_SPACING_MS * 1000,
+										  Min(took * BATCH_SHARE,
+											  (TimestampTz) BATCH_SPACING_MAX_MS * 1000));
 		/* where none can be complete yet, there is time */
-		not_before = closed ? spaced : Max(spaced, now + (TimestampTz) BATCH_OPEN_MS * 1000);
+		batches_not_before = closed ? batches_spaced : Max(batches_spaced, now + (TimestampTz) BATCH_OPEN_MS * 1000);
 	}
-	*wake_at = Min(*wake_at, Max(all_at, spaced));
+	*wake_at = Min(*wake_at, Max(batches_all_at, batches_spaced));
 	if (pg_atomic_read_u32(&installation->batches) != 0)
-		*wake_at = Min(*wake_at, not_before);
+		*wake_at = Min(*wake_at, batches_not_before);
 }
 
 /* workers that are not heard of any more: end their leases, which sweeps find */
@@ -943,6 +952,24 @@ lower_parked(Installation *installation)
 		if (HintSlots[i].queue >= 0 && HintSlots[i].order_class == CLASS_PARKED &&
 			QueueSlots[HintSlots[i].queue].installation == installation - Installations)
 			QueueHintNote(&HintSlots[i], HINT_KEY_MIN);
+}
+
+/*
+ * The clock was set back: what has been put off to a time that it told before is
+ * due now, or nobody would look until it is there again.
+ */
+static void
+forget_future(TimestampTz now)
+{
+	static TimestampTz known;
+
+	if (now < known)
+	{
+		for (int i = 0; i < queue_max_hints; i++)
+			swept[i].not_before = swept[i].safety_at = 0;
+		recheck_at = batches_spaced = batches_not_before = batches_all_at = 0;
+	}
+	known = now;
 }
 
 /* classes of queues that nobody has taken from since the start */
@@ -1000,6 +1027,9 @@ tidy(Installation *installation, Oid live_id)
 	QueueSharedFreeInstallations(MyDatabaseId, live_id);
 	QueueSharedFreeQueues(live_id, known_queue, &known);
 	load_queues();
+	/* those that had to do without may have room now */
+	if (installation->short_of_slots)
+		queues_generation = 0;
 	learn_classes(installation);
 	QueueWorkerCommit();
 	lower_parked(installation);
@@ -1013,13 +1043,14 @@ record_metrics(Installation *installation, TimestampTz *wake_at)
 	static int	interval;
 	TimestampTz at = QueueMetricTime(GetCurrentTimestamp());
 	int64		written = 0;
+	int			from = 0;
 	int			looked = interval == queue_metrics_interval ? METRIC_CHUNK : 0;
 
 	while (at != recorded_at && looked > 0)
 	{
 		QueueWorkerBegin("recording metrics");
 		load_queues();
-		looked = QueueMetricRecord(installation, queues, at, METRIC_CHUNK, &written);
+		looked = QueueMetricRecord(installation, queues, at, &from, METRIC_CHUNK, &written);
 		QueueWorkerCommit();
 	}
 	recorded_at = at;
@@ -1165,6 +1196,7 @@ queue_maintenance_main(Datum main_arg)
 		if (installation == NULL || entry->leave)
 			proc_exit(0);
 
+		forget_future(now);
 		QueueHealthRound(installation, live_id);
 		installation->maintenance = MyLatch;
 		pg_atomic_write_u64(&installation->wake_at, PG_INT64_MAX);

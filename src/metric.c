@@ -219,14 +219,13 @@ record_queue(Installation *installation, QueueStore *live, const QueueSettings *
 }
 
 int
-QueueMetricRecord(Installation *installation, List *queues, TimestampTz at, int limit,
-				  int64 *written)
+QueueMetricRecord(Installation *installation, List *queues, TimestampTz at, int *from,
+				  int limit, int64 *written)
 {
 	const QueueCatalog *cat = QueueCatalogGet(false);
 	int64		live_bytes;
 	QueueStore	live;
 	LOCKTAG		tag;
-	ListCell   *lc;
 	int			looked = 0;
 
 	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, cat->queue, InvalidOid, 2);
@@ -242,9 +241,8 @@ QueueMetricRecord(Installation *installation, List *queues, TimestampTz at, int 
 	QueueStoreOpen(&live, false);
 	live_bytes = table_bytes(&live);
 	QueueSpiConnect();
-	foreach(lc, queues)
-		if (looked < limit &&
-			record_queue(installation, &live, lfirst(lc), at, live_bytes, written))
+	for (; *from < list_length(queues) && looked < limit; (*from)++)
+		if (record_queue(installation, &live, list_nth(queues, *from), at, live_bytes, written))
 			looked++;
 	QueueSpiFinish();
 	QueueStoreClose(&live);

@@ -15,10 +15,11 @@ extern TimestampTz QueueMetricTime(TimestampTz now);
 
 /*
  * Write a row for queues that have none for that time, if something has changed
- * or an hour has passed: for so many queues at most.  Returns how many were
- * looked at; 0: all are done, or somebody else is at it.  *written: rows.
+ * or an hour has passed: for so many queues at most, from that one of the list
+ * on, which then is where to go on.  Returns how many were looked at; 0: all are
+ * done, or somebody else is at it.  *written: rows.
  */
-extern int	QueueMetricRecord(Installation *installation, List *queues, TimestampTz at,
+extern int	QueueMetricRecord(Installation *installation, List *queues, TimestampTz at, int *from,
 							  int limit, int64 *written);
 
 /* remove what queue.metrics_retention has let go, some at a time */

@@ -57,6 +57,7 @@
 #include "utils/memutils.h"
 #include "utils/pidfile.h"
 
+#include "clock.h"
 #include "compat.h"
 #include "function.h"
 #include "health.h"
@@ -343,7 +344,7 @@ is_alive(int number, TimestampTz now)
 	}
 	/* started by a maintenance worker before us */
 	if (executor->state == EXECUTOR_STARTING)
-		return now - executor->started_at < (TimestampTz) START_MS * 1000;
+		return !QueueHasPassed(executor->started_at, START_MS, now);
 	return QueueSessionAlive(executor->session);
 }
 
@@ -404,7 +405,7 @@ take_back(int number, bool all, TimestampTz now)
 	revoke = executor->state == EXECUTOR_BUSY && executor->next_claim < executor->num_claims &&
 		(executor->revoked || all ||
 		 (executor->job_id != 0 &&
-		  now - executor->job_started_at > (TimestampTz) LONG_JOB_MS * 1000));
+		  QueueHasPassed(executor->job_started_at, LONG_JOB_MS, now)));
 	if (revoke)
 	{
 		executor->revoked = true;
@@ -640,7 +641,7 @@ make_room(Installation *installation, Demand *demands, int count, TimestampTz no
 		if (executor->leave || executor->state == EXECUTOR_STARTING)
 			return;				/* one is on its way already */
 		if (most && executor->owner == most->owner &&
-			now - executor->started_at > (TimestampTz) TURN_MS * 1000 &&
+			QueueHasPassed(executor->started_at, TURN_MS, now) &&
 			(oldest == NULL || executor->started_at < oldest->started_at))
 			oldest = executor;
 	}
@@ -684,7 +685,8 @@ grow(Installation *installation, const QueueSettings *const *settings, Timestamp
 	{
 		int			number = free_slot(installation);
 
-		if (now < not_before)
+		/* unless the clock was set back */
+		if (now < not_before && not_before <= TimestampTzPlusMilliseconds(now, BACK_OFF_MAX_MS))
 		{
 			*wake_at = Min(*wake_at, not_before);
 			pg_atomic_write_u32(&installation->grow, 1);

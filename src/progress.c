@@ -48,6 +48,7 @@
 #include "utils/jsonb.h"
 #include "utils/memutils.h"
 
+#include "clock.h"
 #include "compat.h"
 #include "internal.h"
 #include "progress.h"
@@ -367,7 +368,7 @@ make_room(void)
 	TimestampTz now = GetCurrentTimestamp();
 	Progress   *oldest = NULL;
 
-	if (now < tidied_at || now - tidied_at >= (TimestampTz) TIDY_SPACING_MS * 1000)
+	if (QueueHasPassed(tidied_at, TIDY_SPACING_MS, now))
 	{
 		tidied_at = now;
 		if (QueueProgressTidy() > 0)

@@ -11,9 +11,12 @@
  * right; the log says so once.  Behind them lie the tables of heartbeat.c and
  * progress.c, which look after themselves.
  *
- * Slots are found by walking the array under Shared->lock, which happens
+ * Slots are found by walking their keys under Shared->lock, which happens
  * once per backend and queue; after that a backend remembers index and life
- * number.  A slot is given back only when no transaction has it pinned: who
+ * number.  The keys are an array of their own: slots are large, and to walk ten
+ * thousand of them would take a millisecond.
+ *
+ * A slot is given back only when no transaction has it pinned: who
  * pins first counts itself in and then compares the life number, who frees
  * first changes the life number and then looks at the count, so at least one
  * of the two notices the other.  Hint slots live and die with their queue.
@@ -48,6 +51,14 @@ DatabaseEntry *DatabaseEntries;
 QueueBackend *QueueBackends;
 int			queue_num_backends;
 
+/* who has the slot of the same index; changed with it, under Shared->lock */
+typedef struct SlotKey
+{
+	int			installation;	/* -1: free */
+	int32		queue_id;
+} SlotKey;
+
+static SlotKey *SlotKeys;
 static TransactionId *CountedXips;
 static LWLockPadded *Locks;
 
@@ -86,6 +97,7 @@ shared_size(void)
 	size = add_size(size, mul_size(queue_max_databases, sizeof(Installation)));
 	size = add_size(size, mul_size(queue_max_databases, sizeof(DatabaseEntry)));
 	size = add_size(size, mul_size(queue_max_queues, sizeof(QueueSlot)));
+	size = add_size(size, mul_size(queue_max_queues, sizeof(SlotKey)));
 	size = add_size(size, mul_size(queue_max_hints, sizeof(HintSlot)));
 	size = add_size(size, mul_size(mul_size(queue_max_databases, QueueMaxSnapshotXids()),
 								   sizeof(TransactionId)));
@@ -136,6 +148,7 @@ startup_shared(void)
 	Installations = carve(&at, sizeof(Installation) * queue_max_databases);
 	DatabaseEntries = carve(&at, sizeof(DatabaseEntry) * queue_max_databases);
 	QueueSlots = carve(&at, sizeof(QueueSlot) * queue_max_queues);
+	SlotKeys = carve(&at, sizeof(SlotKey) * queue_max_queues);
 	HintSlots = carve(&at, sizeof(HintSlot) * queue_max_hints);
 	CountedXips = carve(&at, sizeof(TransactionId) * QueueMaxSnapshotXids() *
 						queue_max_databases);
@@ -182,7 +195,7 @@ startup_shared(void)
 		{
 			QueueSlot  *slot = &QueueSlots[i];
 
-			slot->installation = -1;
+			slot->installation = SlotKeys[i].installation = -1;
 			slot->first_hint = -1;
 			pg_atomic_init_u32(&slot->pins, 0);
 			pg_atomic_init_u32(&slot->use, 0);
@@ -317,7 +330,7 @@ QueueInstallation(Oid live_id)
 		installation = &Installations[i];
 		installation->maintenance = NULL;
 		installation->counted = false;
-		installation->incomplete = false;
+		installation->incomplete = installation->short_of_slots = false;
 		installation->check_all = true;
 		installation->num_checks = 0;
 		installation->num_samples = 0;
@@ -387,8 +400,7 @@ static QueueSlot *
 find_slot(int installation, int32 queue_id)
 {
 	for (int i = 0; i < queue_max_queues; i++)
-		if (QueueSlots[i].installation == installation &&
-			QueueSlots[i].queue_id == queue_id)
+		if (SlotKeys[i].installation == installation && SlotKeys[i].queue_id == queue_id)
 			return &QueueSlots[i];
 	return NULL;
 }
@@ -408,19 +420,25 @@ static QueueSlot *
 free_slot_for(const Installation *installation, int32 queue_id)
 {
 	QueueSlot  *best = NULL;
+	int			first = queue_max_queues;
 
-	for (int i = 0; i < queue_max_queues; i++)
+	for (int i = Shared->first_free_queue; i < queue_max_queues; i++)
 	{
 		QueueSlot  *slot = &QueueSlots[i];
 
-		if (slot->installation != -1)
+		if (SlotKeys[i].installation != -1)
 			continue;
-		if (is_saved(slot, installation, queue_id))
-			return slot;
+		first = Min(first, i);
+		if (!Shared->any_saved || is_saved(slot, installation, queue_id))
+		{
+			best = slot;
+			break;
+		}
 		if (best == NULL ||
 			(OidIsValid(best->saved_database_id) && !OidIsValid(slot->saved_database_id)))
 			best = slot;
 	}
+	Shared->first_free_queue = first;
 	return best;
 }
 
@@ -458,6 +476,7 @@ make_slot(int installation, int32 queue_id)
 		slot->num_samples = 0;
 		slot->queue_id = queue_id;
 		slot->installation = installation;
+		SlotKeys[slot - QueueSlots] = (SlotKey) {installation, queue_id};
 		/* a queue that had to do without until now was not counted */
 		if (Installations[installation].incomplete)
 		{
@@ -535,10 +554,11 @@ QueueSlotUnpin(QueueSlot *slot)
 static HintSlot *
 make_hint(QueueSlot *slot, int order_class)
 {
-	for (int i = 0; i < queue_max_hints; i++)
+	for (int i = Shared->first_free_hint; i < queue_max_hints; i++)
 	{
 		HintSlot   *hint = &HintSlots[i];
 
+		Shared->first_free_hint = i;
 		if (hint->queue != -1)
 			continue;
 		hint->order_class = order_class;
@@ -631,10 +651,12 @@ free_slot(QueueSlot *slot)
 		slot->first_hint = hint->next;
 		Assert(hint->cells_used == 0);
 		hint->queue = -1;
+		Shared->first_free_hint = Min(Shared->first_free_hint, (int) (hint - HintSlots));
 	}
 	/* who waits has pinned it */
 	Assert(slot->first_waiter == -1 && pg_atomic_read_u32(&slot->waiters) == 0);
-	slot->installation = -1;
+	slot->installation = SlotKeys[slot - QueueSlots].installation = -1;
+	Shared->first_free_queue = Min(Shared->first_free_queue, (int) (slot - QueueSlots));
 	Shared->full_logged = false;
 	return true;
 }

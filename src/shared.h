@@ -241,7 +241,8 @@ typedef struct Installation
 	pg_atomic_uint64 dead;		/* row versions of job_live that died */
 	pg_atomic_uint32 recount;	/* the counters are not to be trusted */
 	pg_atomic_uint32 session_ended; /* one that may have had bound leases */
-	bool		incomplete;		/* some queue got no slot; Shared->lock */
+	bool		incomplete;		/* some queue got no slot, so is not counted; Shared->lock */
+	bool		short_of_slots;	/* some queue has none, as the maintenance worker found last */
 	pg_atomic_uint32 batches;	/* 1: jobs of batches have ended, look at them;
 								 * 2: one was closed, look at once */
 	pg_atomic_uint32 events;	/* there is something to tell; see event.c */
@@ -296,6 +297,9 @@ typedef struct QueueShared
 	Latch	   *launcher;		/* its latch, or NULL; lock */
 	bool		new_database;	/* the launcher should look; lock */
 	bool		full_logged;	/* said once that the slots are used up; lock */
+	bool		any_saved;		/* free slots may have totals of before the start; lock */
+	int			first_free_queue;	/* no slot below is free; lock */
+	int			first_free_hint;	/* likewise */
 	pg_atomic_uint64 started_at;	/* when the server began to write; see
 									 * limit.c */
 	pg_atomic_uint64 worker_denied_at;	/* when a worker found no slot; 0: never */

@@ -428,6 +428,7 @@ read_records(FILE *file, bool keep)
 		COMP_CRC32C(crc, &record, sizeof(record));
 		if (!keep || slot == NULL)
 			continue;
+		Shared->any_saved = true;
 		slot->saved_database_id = record.database_id;
 		slot->saved_live_id = record.live_id;
 		slot->queue_id = record.queue_id;

@@ -83,6 +83,7 @@
 #include "pgstat.h"
 #include "storage/proc.h"
 
+#include "clock.h"
 #include "compat.h"
 #include "job.h"
 #include "pool.h"
@@ -150,7 +151,7 @@ QueueWaitBegin(QueueWait *wait, int want, int64 usecs)
 
 	wait->slot = NULL;
 	wait->want = want;
-	wait->deadline = QueueTimeAfter(GetCurrentTimestamp(), usecs);
+	wait->deadline = QueueMonotonicUsecs() + usecs;
 }
 
 void
@@ -385,13 +386,19 @@ QueueWaitSleep(QueueWait *wait)
 {
 	static uint32 wait_event = 0;
 	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz until = Min(wait->deadline, look_at(now));
+	TimestampTz look = look_at(now);
+	int64		until = wait->deadline;
+
+	/* a clock that is set meanwhile makes nobody sleep for longer */
+	if (look != PG_INT64_MAX)
+		until = Min(until, QueueMonotonicUsecs() + (look - now));
 
 	if (wait_event == 0)
 		wait_event = WaitEventExtensionNew("QueueWait");
 	for (;;)
 	{
 		TimestampTz alarm;
+		int64		left;
 
 		now = GetCurrentTimestamp();
 		if (was_woken(now, &alarm))
@@ -399,10 +406,11 @@ QueueWaitSleep(QueueWait *wait)
 			serving = true;
 			return WAKE_WOKEN;
 		}
-		if (now >= until)
+		left = until - QueueMonotonicUsecs();
+		if (left <= 0)
 			return until == wait->deadline ? WAKE_OVER : WAKE_LOOK;
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 Min((Min(until, alarm) - now) / 1000 + 1, INT_MAX), wait_event);
+						 Min(Min(left, alarm - now) / 1000 + 1, INT_MAX), wait_event);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}

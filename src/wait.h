@@ -31,7 +31,7 @@ typedef struct QueueWait
 	QueueSlot  *slot;			/* where it has arrived, or NULL */
 	uint64		arrival;		/* its place there */
 	int			want;			/* jobs */
-	TimestampTz deadline;
+	int64		deadline;		/* by the monotonic clock: see clock.h */
 } QueueWait;
 
 typedef enum QueueWake

@@ -22,6 +22,7 @@ use strict;
 use warnings;
 
 use Exporter 'import';
+use FindBin;
 use IPC::Run ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -34,6 +35,7 @@ our @EXPORT = qw(
   check_counters check_structure
   create_states states_of check_states
   create_load start_load stop_load drain_load check_load
+  faults_library start_with_faults set_faults
 );
 
 # A running node whose database postgres has the extension, or that version of it.
@@ -58,6 +60,49 @@ sub create_extension
 	$node->safe_psql($database, 'CREATE EXTENSION queue' . ($version ? " VERSION '$version'" : ''));
 	# not part of every server package
 	$node->psql($database, 'CREATE EXTENSION amcheck');
+	return;
+}
+
+# ---------------------------------------------------------------------
+# A clock that is set, a disk that is full: see test/faults.c
+# ---------------------------------------------------------------------
+
+# The library, compiled; undef where that is not possible.
+sub faults_library
+{
+	my $library = PostgreSQL::Test::Utils::tempdir() . '/faults.so';
+	my $source = "$FindBin::RealBin/../faults.c";
+
+	return undef if $^O ne 'linux';
+	return system($ENV{CC} || 'cc', '-shared', '-fPIC', '-O2', '-o', $library, $source, '-ldl') == 0 ?
+		$library : undef;
+}
+
+# Start a node under it, without any fault yet.
+sub start_with_faults
+{
+	my ($node, $library) = @_;
+
+	set_faults($node);
+	local $ENV{LD_PRELOAD} = $library;
+	local $ENV{QUEUE_FAULTS} = $node->basedir . '/faults';
+	$node->start;
+	return;
+}
+
+# clock: by how many seconds it is ahead; data, wal: whether there is no room.
+# What is not given is as it should be.
+sub set_faults
+{
+	my ($node, %faults) = @_;
+	my $file = $node->basedir . '/faults';
+
+	append_to_file($file, '') unless -e $file;
+	open(my $handle, '+<', $file) or die "$file: $!";
+	binmode $handle;
+	# in place, as it is mapped
+	syswrite $handle, pack('q l l', 1_000_000 * ($faults{clock} || 0), $faults{data} ? 1 : 0, $faults{wal} ? 1 : 0);
+	close $handle;
 	return;
 }
 

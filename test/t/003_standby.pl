@@ -58,6 +58,13 @@ like($standby->safe_psql('postgres', 'SELECT queue.report()'), qr/<\/html>/, 're
 is($standby->safe_psql('postgres', q{SELECT count(*) > 1 FROM queue.top()}), 't', 'top() works');
 is( $standby->safe_psql('postgres', q{SELECT total, open, status FROM queue.batch_status('batch')}),
 	'1|1|open', 'batch_status() works');
+my @views = split /\n/, $standby->safe_psql('postgres', q{
+	SELECT relname FROM pg_class WHERE relnamespace = 'queue'::regnamespace AND relkind = 'v' ORDER BY 1});
+cmp_ok(scalar @views, '>', 3, 'views: ' . join(', ', @views));
+is($standby->safe_psql('postgres', join(' UNION ALL ', map { "SELECT count(*) >= 0 FROM queue.$_" } @views)),
+	join("\n", ('t') x @views), 'all of them can be read');
+my (undef, undef, $wait_error) = $standby->psql('postgres', "\\set VERBOSITY verbose\nCALL queue.wait('q', '1 s')");
+like($wait_error, qr/ERROR:  25006: /, 'nobody waits for jobs there');
 
 # every function but those that read; before they look at their arguments
 my @functions = split /\n/, $standby->safe_psql('postgres', q{

@@ -73,7 +73,7 @@ CREATE FUNCTION queue._metrics() RETURNS TABLE (
 	workers_stale int
 )
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 10
-AS 'MODULE_PATHNAME', 'queue__metrics';
+AS 'MODULE_PATHNAME', 'queue__metrics_2';
 COMMENT ON FUNCTION queue._metrics IS 'internal: under the view queue.metrics';
 REVOKE ALL ON FUNCTION queue._metrics FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION queue._metrics TO pg_monitor;

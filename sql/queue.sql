@@ -1243,7 +1243,7 @@ CREATE FUNCTION queue._metrics() RETURNS TABLE (
 	workers_stale int
 )
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 10
-AS 'MODULE_PATHNAME', 'queue__metrics';
+AS 'MODULE_PATHNAME', 'queue__metrics_2';
 COMMENT ON FUNCTION queue._metrics IS 'internal: under the view queue.metrics';
 
 CREATE FUNCTION queue.queue_health(queue_name text = null) RETURNS TABLE (

@@ -33,12 +33,11 @@ QueueHealthCompleted(QueueSlot *slot, TimestampTz now)
 		pg_atomic_write_u64(&slot->completed_at, (uint64) now);
 }
 
-/* somebody looks for jobs; to the millisecond, so that takers do not wait for the cache line */
+/* somebody looks for jobs */
 static inline void
 QueueHealthTaker(QueueSlot *slot, TimestampTz now)
 {
-	/* a clock that was set back counts as well */
-	if (slot && (uint64) now - pg_atomic_read_u64(&slot->taker_at) > 1000)
+	if (slot)
 		pg_atomic_write_u64(&slot->taker_at, (uint64) now);
 }
 

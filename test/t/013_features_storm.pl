@@ -109,9 +109,12 @@ $node->safe_psql('postgres', q{
 		RETURN null;		-- one of them was a dead letter, or gone, meanwhile
 	END $$});
 
+# it may have been cancelled meanwhile; extend() waits for who is at it, and keeps others away
 my $held = q{
 SELECT coalesce(max(job_id), 0) AS job, coalesce(max(attempt), 0) AS attempt FROM queue.dequeue_batch('q') \gset
-INSERT INTO running SELECT group_key, job_id FROM queue.job WHERE job_id = :job AND group_key IS NOT NULL;
+INSERT INTO running SELECT group_key, job_id FROM (
+	SELECT group_key, job_id FROM queue.job WHERE job_id = :job AND group_key IS NOT NULL OFFSET 0) AS j
+	WHERE queue.extend(job_id, '1 min', attempt => :attempt) IS NOT NULL;
 };
 my $done = q{
 BEGIN;

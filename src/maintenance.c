@@ -1088,8 +1088,11 @@ start_vacuum(Installation *installation, Oid live_id)
 	if (!TransactionIdIsValid(mark))
 		mark = XidFromFullTransactionId(ReadNextFullTransactionId());
 	rel = QueueOpenTable(live_id, AccessShareLock);
-	/* indexes of many live rows take long to scan; autovacuum comes for those */
-	if (dead < (uint64) Max(rel->rd_rel->reltuples, 0))
+	/*
+	 * Indexes of many live rows take long to scan: not before as many entries are
+	 * dead.  A job leaves two dead versions, and entries for one of them.
+	 */
+	if (dead / 2 < (uint64) Max(rel->rd_rel->reltuples, 0))
 		horizon = InvalidTransactionId;
 	/* somebody has it: the vacuum would skip it, and what is dead would be forgotten */
 	else if (!ConditionalLockRelationOid(live_id, ShareUpdateExclusiveLock))

@@ -224,6 +224,8 @@ like(error_of($node, "SELECT count(queue.drop_queue('l' || i)) FROM $all"), $no_
 check_counters($node, 'after want of locks');
 
 # workers: the launcher, and one for each of two databases
+$node->append_conf('postgresql.conf', "max_locks_per_transaction = 64\n");
+$node->restart;
 $node->safe_psql('postgres', 'CREATE DATABASE second');
 create_extension($node, 'second');
 my $maintenance = q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'queue maintenance'};

@@ -184,6 +184,7 @@ ok($documented{enqueue}{53400} && $documented{publish}{53400} && $documented{set
 # where doc/reference.md has no section: what is called by the extension itself
 $documented{_fire} = { %{ $documented{schedule} } };
 $documented{_state} = { 22023 => 1 };
+$documented{_upgraded} = { '0A000' => 1 };
 
 # of any function: what the server says of a transaction that has failed, of the
 # validators and handlers here, and of a deadlock between the two sessions

@@ -216,6 +216,25 @@ $vacuum->query_safe('COMMIT');
 $vacuum->quit;
 wait_for($node, no_alert('vacuum'), 'and no more, when it has been');
 
+# a query on a standby that tells of it, without a slot
+$standby->append_conf('postgresql.conf', q{
+primary_slot_name = ''
+max_standby_streaming_delay = -1
+});
+$standby->start;
+my $far = $standby->background_psql('postgres');
+$standby->poll_query_until('postgres', 'SELECT pg_is_in_recovery()');
+$far->query_safe(q{BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_class});
+wait_for($node, q{SELECT count(*) FROM pg_stat_replication WHERE backend_xmin IS NOT NULL}, 'a standby gives feedback', '1');
+$node->safe_psql('postgres', 'CALL stream(2000)');
+wait_for($node, alert('standby_feedback', q{value > 1 AND threshold = 300}), 'a query on a standby is told');
+alert_ok('standby_feedback', q{standby 'standby' \(user \S+, process \d+, by hot_standby_feedback\) has held back the horizon for at least },
+	'End the long query on the standby', 'whose it is');
+$far->query_safe('COMMIT');
+$far->quit;
+wait_for($node, no_alert('standby_feedback'), 'and no more, when it has ended');
+$standby->stop;
+
 # ---------------------------------------------------------------------
 # explain_job(): those who run and those who wait
 # ---------------------------------------------------------------------
@@ -261,11 +280,20 @@ is( $node->safe_psql('postgres', q{SELECT status FROM queue.queue_health() WHERE
 kill 'CONT', $maintenance;
 wait_for($node, no_alert('maintenance'), 'and no more, when it does');
 
+# no room for the launcher
+$node->append_conf('postgresql.conf', "max_worker_processes = 0\nmax_logical_replication_workers = 0\n");
+$node->restart;
+wait_for($node, alert('launcher', q{severity = 'critical' AND message = 'the launcher is not running'
+	AND recommendation ~ 'max_worker_processes'}), 'a launcher that is missing is told');
+
 # room for the launcher alone
 $node->append_conf('postgresql.conf', "max_worker_processes = 1\nmax_logical_replication_workers = 0\n");
 $node->restart;
 wait_for($node, alert('worker_slots', q{value = 1}), 'used up worker slots are told');
 wait_for($node, alert('maintenance', q{message ~ 'is not running'}), 'and a maintenance worker that is missing');
+is($node->safe_psql('postgres', no_alert('launcher')), 't', 'the launcher is there');
+alert_ok('worker_slots', 'a worker found no free slot .* ago: all of the server\'s are used up', 'Raise the configuration parameter "max_worker_processes"',
+	'what to do against it');
 is($node->safe_psql('postgres', q{SET ROLE browser; SELECT status FROM queue.queue_health() WHERE queue_name IS NULL}),
 	'unhealthy', 'to whom it may concern');
 
@@ -274,6 +302,8 @@ $node->append_conf('postgresql.conf', "max_worker_processes = 16\nqueue.max_queu
 $node->restart;
 $node->safe_psql('postgres', q{SELECT count(queue.create_queue('n' || i)) FROM generate_series(1, 20) AS i});
 wait_for($node, alert('shared_memory'), 'used up slots are told');
+is($node->safe_psql('postgres', no_alert('maintenance')), 't', 'the maintenance worker is there');
+wait_for($node, no_alert('worker_slots'), 'and worker slots');
 wait_for($node, q{SELECT count(*) > 0 FROM queue.queue_health() WHERE status IS NULL AND alerts @> '[{"code": "no_counters"}]'},
 	'of queues that got none, too');
 

@@ -159,6 +159,34 @@ SELECT queue.cancel(job_id) FROM known WHERE payload = '"chain"';
 SELECT count(*), state FROM known WHERE payload = '"link"' GROUP BY state;
 SELECT count(*) FROM queue.dependency;
 
+-- a parent that is over and runs again: its children learn of it, in a queue that nobody has had to wait for yet
+SELECT queue.create_queue('w');
+SELECT queue.enqueue('w', '"again"') AS p \gset
+SELECT queue.fail(job_id, 'x', retry => false) FROM queue.dequeue_batch('w');
+SELECT queue.enqueue('w', '"child"', depends_on => ARRAY[:p]::bigint[], on_parent_failure => 'block') > 0 AS waits;
+SELECT queue.retry_job(:p);
+SELECT queue.complete(job_id), payload FROM queue.dequeue_batch('w', 10);
+SELECT queue.complete(job_id), payload FROM queue.dequeue_batch('w', 10);
+
+-- a dead letter that is sent back, or completed where it is
+SELECT queue.create_queue('graves');
+SELECT queue.create_queue('d', dead_letter_queue => 'graves');
+SELECT queue.enqueue('d', '"sent back"') AS p \gset
+SELECT queue.fail(job_id, 'x', retry => false) FROM queue.dequeue_batch('d');
+SELECT queue.enqueue('d', '"child of a dead letter"', depends_on => ARRAY[:p]::bigint[]) > 0 AS waits;
+SELECT queue.redrive('graves');
+SELECT count(*) > 0 AS maintained FROM queue.maintain();
+SELECT queue.complete(job_id), payload FROM queue.dequeue_batch('d', 10);
+SELECT queue.complete(job_id), payload FROM queue.dequeue_batch('d', 10);
+SELECT queue.enqueue('d', '"buried"') AS p \gset
+SELECT queue.enqueue('d', '"child of the buried"', depends_on => ARRAY[:p]::bigint[], on_parent_failure => 'block') > 0 AS waits;
+SELECT queue.fail(job_id, 'x', retry => false) FROM queue.dequeue_batch('d');
+SELECT count(*) > 0 AS maintained FROM queue.maintain();
+SELECT queue.complete(job_id), payload FROM queue.dequeue_batch('graves', 10);
+SELECT queue.complete(job_id), payload FROM queue.dequeue_batch('d', 10);
+SELECT count(*) FROM queue.dependency;
+SELECT queue.drop_queue(queue_name, true) FROM unnest('{w,d,graves}'::text[]) AS queue_name;
+
 -- bad arguments
 \pset format unaligned
 \pset tuples_only on

@@ -916,6 +916,13 @@ run_callback(void *arg)
 	callback->job_id = enqueue_callback(callback->batch, callback->payload);
 }
 
+/* would an enqueue call functions of the queue? */
+static bool
+enqueue_calls(const QueueSettings *settings)
+{
+	return settings->has_rules || settings->mode == MODE_DIRECT;
+}
+
 /* the job's number, or 0 and why not: the batch is complete all the same */
 static int64
 try_callback(const Candidate *batch, Datum payload, char **message)
@@ -926,7 +933,8 @@ try_callback(const Candidate *batch, Datum payload, char **message)
 
 	/* a queue that is gone has no functions, either */
 	if (QueueSettingsByName(VARDATA_ANY(batch->callback_queue),
-							VARSIZE_ANY_EXHDR(batch->callback_queue), &settings))
+							VARSIZE_ANY_EXHDR(batch->callback_queue), &settings) &&
+		enqueue_calls(&settings))
 		error = QueueTryCall(run_callback, &callback, &settings);
 	else
 		error = QueueTry(run_callback, &callback);

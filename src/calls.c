@@ -28,9 +28,9 @@
 #include "miscadmin.h"
 #include "storage/latch.h"
 #include "utils/timeout.h"
-#include "utils/timestamp.h"
 
 #include "calls.h"
+#include "clock.h"
 #include "compat.h"
 #include "xact.h"
 
@@ -52,7 +52,7 @@ static TimeoutId kill_timeout;
 
 /* the call that is being made */
 static QueueSlot *calling;		/* pinned by this transaction */
-static TimestampTz called_at;
+static int64 called_at;			/* by the monotonic clock, as all times here */
 static volatile sig_atomic_t timed_out;
 
 static void
@@ -67,9 +67,9 @@ cancel_call(void)
 static void
 rest_from_calls(QueueSlot *slot)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	int64		now = QueueMonotonicUsecs();
 
-	pg_atomic_write_u64(&slot->no_calls_until, (uint64) (now + REST * Max(now - called_at, 0)));
+	pg_atomic_write_u64(&slot->no_calls_until, (uint64) (now + REST * (now - called_at)));
 }
 
 static void
@@ -136,8 +136,8 @@ QueueTryCall(void (*body) (void *arg), void *arg, const QueueSettings *settings)
 
 	if (slot == NULL)
 		return QueueTry(body, arg);
-	called_at = GetCurrentTimestamp();
-	if ((TimestampTz) pg_atomic_read_u64(&slot->no_calls_until) > called_at)
+	called_at = QueueMonotonicUsecs();
+	if ((int64) pg_atomic_read_u64(&slot->no_calls_until) > called_at)
 		return QueueTry(error_rest, &limited);
 	if (settings->job_timeout > 0)
 		limited.limit_ms = (int) Min((settings->job_timeout + 999) / 1000, LIMIT_MS);

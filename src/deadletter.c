@@ -25,6 +25,7 @@
 #include "compat.h"
 #include "deadletter.h"
 #include "finish.h"
+#include "flow.h"
 #include "internal.h"
 #include "unique.h"
 
@@ -89,6 +90,7 @@ QueueDeadLetterMove(const QueueSettings *settings, HeapTuple row, TupleDesc desc
 			return psprintf("not moved: in dead-letter queue \"%s\", job %lld has its unique key",
 							name, (long long) holder);
 	}
+	QueueFlowMoved(QueueXactSlot(settings->queue_id), entry.slot);
 	QueueEntryPut(&entry, form_dead_letter(&entry, settings, row, desc), false);
 	QueueXactTotal(entry.slot, TOTAL_ENQUEUED, 1);
 	QueueEntryEnd(&entry);
@@ -216,6 +218,7 @@ redrive_job(Redrive *redrive, int64 job_id)
 		return false;
 	}
 	QueueFinishMove(redrive->finish, row, redrive->slot);
+	QueueFlowMoved(redrive->slot, entry.slot);
 	if (redrive->from.log_all)
 		QueueFinishNote(redrive->finish, row, desc, &redrive->from, "moved",
 						psprintf("back to queue \"%s\"", name), entry.now);

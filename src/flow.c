@@ -81,7 +81,16 @@ typedef struct Parent
 	int32		queue_id;
 	JobState	state;			/* finished, or JOB_WAITING for any other */
 	bool		found;
+	bool		looked;			/* among the finished ones, in vain */
 } Parent;
+
+/* some of a queue's jobs may have dependents from now on */
+static void
+set_dependents(QueueSlot *slot)
+{
+	if (slot)
+		pg_atomic_write_u32(&slot->dependents, 1);
+}
 
 static bool
 is_locked_by_us(HeapTupleHeader header)
@@ -187,8 +196,7 @@ lock_parent(QueueStore *store, QueueWalk *walk, Snapshot snapshot, Parent *paren
 		*again = true;
 		return false;
 	}
-	if (slot)
-		pg_atomic_write_u32(&slot->dependents, 1);
+	set_dependents(slot);
 	parent->found = true;
 	parent->queue_id = head.queue_id;
 	parent->state = JOB_WAITING;
@@ -226,22 +234,33 @@ lock_parents(Parent *parents, int count)
 	}
 }
 
-/* those that are over already, if they are kept */
-static void
-find_finished(Parent *parents, int count)
+/*
+ * Those that are over already, if they are kept.  One that a child waits for
+ * all the same is locked, as it may be retried: who does that waits for us, and
+ * the end of the job then finds the child.  False: one has just been retried.
+ */
+static bool
+find_finished(Parent *parents, int count, char rule)
 {
-	static SPIPlanPtr plan;
+	static SPIPlanPtr plans[2];
+	SPIPlanPtr	plan;
 	Oid			type = INT8OID;
+	bool		lock = rule == PARENT_BLOCK;
+	bool		again = false;
 
 	QueueSpiConnect();
-	if (plan == NULL)
+	if (plans[lock] == NULL)
 	{
-		plan = SPI_prepare_cursor("SELECT queue_id, state FROM queue.job_archive"
+		plan = SPI_prepare_cursor(lock ? "SELECT queue_id, state FROM queue.job_archive"
+								  " WHERE job_id OPERATOR(pg_catalog.=) $1 FOR KEY SHARE" :
+								  "SELECT queue_id, state FROM queue.job_archive"
 								  " WHERE job_id OPERATOR(pg_catalog.=) $1",
 								  1, &type, CURSOR_OPT_GENERIC_PLAN);
 		if (plan == NULL || SPI_keepplan(plan) != 0)
 			elog(ERROR, "internal SQL failed: %s", SPI_result_code_string(SPI_result));
+		plans[lock] = plan;
 	}
+	plan = plans[lock];
 	for (int i = 0; i < count; i++)
 	{
 		Datum		value = Int64GetDatum(parents[i].job_id);
@@ -252,7 +271,11 @@ find_finished(Parent *parents, int count)
 		if (SPI_execute_plan(plan, &value, NULL, false, 1) != SPI_OK_SELECT)
 			elog(ERROR, "internal SQL failed: %s", SPI_result_code_string(SPI_result));
 		if (SPI_processed == 0)
+		{
+			again |= lock && !parents[i].looked;
+			parents[i].looked = true;
 			continue;
+		}
 		parents[i].found = true;
 		parents[i].queue_id = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0],
 														  SPI_tuptable->tupdesc, 1, &null));
@@ -260,6 +283,7 @@ find_finished(Parent *parents, int count)
 																 SPI_tuptable->tupdesc, 2, &null));
 	}
 	QueueSpiFinish();
+	return !again;
 }
 
 static int
@@ -284,8 +308,9 @@ find_parents(const QueueRequest *request, int *count)
 	for (int i = 0; i < request->num_parents; i++)
 		if (n == 0 || parents[n - 1].job_id != parents[i].job_id)
 			parents[n++] = parents[i];
-	lock_parents(parents, n);
-	find_finished(parents, n);
+	do
+		lock_parents(parents, n);
+	while (!find_finished(parents, n, request->on_parent_failure));
 	for (int i = 0; i < n; i++)
 	{
 		QueueSettings settings;
@@ -342,6 +367,8 @@ QueueFlowStart(const QueueRequest *request, int64 child_id, int32 child_queue_id
 		if (parents[i].state == JOB_COMPLETED ||
 			(parents[i].state != JOB_WAITING && rule == PARENT_RUN))
 			continue;
+		/* it may be over, and be retried */
+		set_dependents(QueueXactSlot(parents[i].queue_id));
 		values[DEP_PARENT_ID - 1] = Int64GetDatum(parents[i].job_id);
 		values[DEP_CHILD_ID - 1] = Int64GetDatum(child_id);
 		values[DEP_PARENT_QUEUE_ID - 1] = Int32GetDatum(parents[i].queue_id);
@@ -366,6 +393,16 @@ QueueFlowNone(int32 queue_id)
 
 	if (slot)
 		pg_atomic_write_u32(&slot->dependents, 0);
+}
+
+void
+QueueFlowMoved(QueueSlot *from, QueueSlot *to)
+{
+	if (!QueueFlowHasDependents(from))
+		return;
+	/* opened first: see QueueFlowTidy() */
+	table_close(QueueOpenTable(QueueCatalogGet(false)->dependency, RowExclusiveLock), NoLock);
+	set_dependents(to);
 }
 
 bool
@@ -643,7 +680,16 @@ QueueFlowTidy(void)
 
 		if (slot && pg_atomic_read_u32(&slot->dependents) != 0 &&
 			QueueSpiExecute("SELECT FROM queue.dependency WHERE parent_queue_id"
-							" OPERATOR(pg_catalog.=) $1 LIMIT 1", 1, &type, &value, NULL) == 0)
+							" OPERATOR(pg_catalog.=) $1 LIMIT 1", 1, &type, &value, NULL) == 0 &&
+			/* nor has one come from another queue: a dead letter, or one that was sent back */
+			QueueSpiExecute("SELECT FROM queue.dependency AS d WHERE EXISTS (SELECT FROM"
+							" queue.job_live AS j WHERE j.job_id OPERATOR(pg_catalog.=) d.parent_id"
+							" AND j.queue_id OPERATOR(pg_catalog.=) $1) OR EXISTS (SELECT FROM"
+							" queue.job_parked AS j WHERE j.job_id OPERATOR(pg_catalog.=) d.parent_id"
+							" AND j.queue_id OPERATOR(pg_catalog.=) $1) OR EXISTS (SELECT FROM"
+							" queue.job_archive AS j WHERE j.job_id OPERATOR(pg_catalog.=) d.parent_id"
+							" AND j.queue_id OPERATOR(pg_catalog.=) $1) LIMIT 1",
+							1, &type, &value, NULL) == 0)
 			pg_atomic_write_u32(&slot->dependents, 0);
 	}
 	QueueSpiFinish();

@@ -35,6 +35,8 @@ extern FlowStart QueueFlowStart(const QueueRequest *request, int64 child_id, int
 
 /* could others wait for jobs of this queue? */
 extern bool QueueFlowHasDependents(QueueSlot *slot);
+/* a job goes from one queue to another */
+extern void QueueFlowMoved(QueueSlot *from, QueueSlot *to);
 /* the queue is being created, so nobody can do so yet */
 extern void QueueFlowNone(int32 queue_id);
 

@@ -1085,20 +1085,23 @@ start_vacuum(Installation *installation, Oid live_id)
 		return;
 
 	QueueWorkerBegin("looking whether to vacuum");
-	if (!TransactionIdIsValid(mark))
-		mark = XidFromFullTransactionId(ReadNextFullTransactionId());
 	rel = QueueOpenTable(live_id, AccessShareLock);
 	/*
 	 * Indexes of many live rows take long to scan: not before as many entries are
 	 * dead.  A job leaves two dead versions, and entries for one of them.
 	 */
 	if (dead / 2 < (uint64) Max(rel->rd_rel->reltuples, 0))
-		horizon = InvalidTransactionId;
+		horizon = mark = InvalidTransactionId;
 	/* somebody has it: the vacuum would skip it, and what is dead would be forgotten */
 	else if (!ConditionalLockRelationOid(live_id, ShareUpdateExclusiveLock))
 		horizon = InvalidTransactionId;
 	else
+	{
+		/* what is dead now must be old enough for everybody */
+		if (!TransactionIdIsValid(mark))
+			mark = XidFromFullTransactionId(ReadNextFullTransactionId());
 		horizon = GetOldestNonRemovableTransactionId(rel);
+	}
 	table_close(rel, AccessShareLock);
 	QueueWorkerCommit();
 	if (!TransactionIdIsValid(horizon) || TransactionIdPrecedes(horizon, mark))

@@ -601,9 +601,14 @@ fetch_row(QueueScan *scan, ItemPointer tid)
 	bool		found;
 
 	scan->buffer = ReleaseAndReadBuffer(before, heap, ItemPointerGetBlockNumber(tid));
-	if (scan->buffer != before &&
-		PageGetHeapFreeSpace(BufferGetPage(scan->buffer)) < BLCKSZ / PRUNE_BELOW)
-		queue_page_prune(heap, scan->buffer, &scan->map);
+	if (scan->buffer != before)
+	{
+		Page		page = BufferGetPage(scan->buffer);
+
+		/* an update that found no room has marked it full */
+		if (PageIsFull(page) || PageGetHeapFreeSpace(page) < BLCKSZ / PRUNE_BELOW)
+			queue_page_prune(heap, scan->buffer, &scan->map);
+	}
 	LockBuffer(scan->buffer, BUFFER_LOCK_SHARE);
 	found = heap_hot_search_buffer(tid, heap, scan->buffer, scan->snapshot, &scan->tuple,
 								   &all_dead, true);

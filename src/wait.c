@@ -79,6 +79,7 @@
  */
 #include "postgres.h"
 
+#include "common/int.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/proc.h"
@@ -151,7 +152,8 @@ QueueWaitBegin(QueueWait *wait, int want, int64 usecs)
 
 	wait->slot = NULL;
 	wait->want = want;
-	wait->deadline = QueueMonotonicUsecs() + usecs;
+	if (pg_add_s64_overflow(QueueMonotonicUsecs(), usecs, &wait->deadline))
+		wait->deadline = PG_INT64_MAX;
 }
 
 void

@@ -82,6 +82,8 @@ PGDLLEXPORT void queue_vacuum_main(Datum main_arg);
 #define SWEEP_SHARE			10		/* sweeps may take 1/10 of the time */
 #define RING_EVERY_MS		10000
 #define TIDY_EVERY_MS		60000
+#define RESTORE_WAIT_MS		500
+#define RESTORE_IDLE		"2 s"
 #define SAFETY_EVERY_MS		60000
 #define CHECK_EVERY_MS		60000
 #define BATCH_SPACING_MS	50		/* between two passes over batches */
@@ -1160,6 +1162,41 @@ find_installation(Oid *live_id)
 	return installation;
 }
 
+/*
+ * Is a restore under way?  It fills one table after the other, and a job whose
+ * group or limit is not there yet must not get a new one.  It is over when who
+ * used COPY last is idle for some seconds, or gone, and nobody else uses it.
+ */
+static bool
+is_restoring(Installation *installation)
+{
+	Oid			type = INT4OID;
+	uint32		restorer = pg_atomic_read_u32(&installation->restorer);
+	Datum		value = Int32GetDatum((int32) restorer);
+	bool		active;
+
+	if (restorer == 0)
+		return false;
+	QueueWorkerBegin("waiting for the end of a restore");
+	QueueSpiConnect();
+	active = QueueSpiExecute("SELECT FROM pg_stat_activity AS a WHERE a.pid OPERATOR(pg_catalog.=) $1"
+							 " AND a.datname OPERATOR(pg_catalog.=) current_database() AND (a.state"
+							 " OPERATOR(pg_catalog.<>) 'idle' OR a.state_change OPERATOR(pg_catalog.>)"
+							 " clock_timestamp() OPERATOR(pg_catalog.-) interval '" RESTORE_IDLE "')"
+							 " UNION ALL SELECT FROM pg_stat_progress_copy AS p JOIN pg_class AS c"
+							 " ON c.oid OPERATOR(pg_catalog.=) p.relid"
+							 " WHERE p.datname OPERATOR(pg_catalog.=) current_database()"
+							 " AND p.command OPERATOR(pg_catalog.=) 'COPY FROM'"
+							 " AND c.relnamespace OPERATOR(pg_catalog.=) 'queue'::regnamespace",
+							 1, &type, &value, NULL) > 0;
+	QueueSpiFinish();
+	QueueWorkerCommit();
+	if (!active)
+		/* unless it was another one meanwhile */
+		(void) pg_atomic_compare_exchange_u32(&installation->restorer, &restorer, 0);
+	return active;
+}
+
 void
 queue_maintenance_main(Datum main_arg)
 {
@@ -1208,6 +1245,11 @@ queue_maintenance_main(Datum main_arg)
 		pg_atomic_write_u64(&installation->wake_at, PG_INT64_MAX);
 		pg_memory_barrier();	/* before we look: see the top */
 
+		if (is_restoring(installation))
+		{
+			QueueWorkerWait(RESTORE_WAIT_MS);
+			continue;
+		}
 		if (!QueueStatsKnown(installation))
 		{
 			QueueWorkerBegin("counting jobs");

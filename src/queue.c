@@ -20,6 +20,7 @@
 #include "nodes/parsenodes.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
+#include "utils/backend_status.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/syscache.h"
@@ -307,6 +308,9 @@ queue__announce(PG_FUNCTION_ARGS)
 /*
  * Somebody has changed one of our tables by SQL: a superuser, or a restore.
  * Whatever is cached or counted may be wrong from the end of the transaction.
+ * A restore fills one table after the other, each in its own transaction; what
+ * is there in between would be mended, against what is still to come.  So the
+ * maintenance worker waits for who uses COPY: see maintenance.c.
  */
 Datum
 queue__dml_trigger(PG_FUNCTION_ARGS)
@@ -319,6 +323,13 @@ queue__dml_trigger(PG_FUNCTION_ARGS)
 				 errhint("Do not call it.")));
 	if (!QueueSpiActive())
 	{
+		if (MyBEEntry && MyBEEntry->st_progress_command == PROGRESS_COMMAND_COPY)
+		{
+			Installation *installation = QueueInstallation(QueueCatalogGet(false)->live);
+
+			if (installation)
+				pg_atomic_write_u32(&installation->restorer, MyProcPid);
+		}
 		QueueXactForgetAll();
 		QueueCatalogInvalidate();
 	}

@@ -174,6 +174,7 @@ startup_shared(void)
 
 			pg_atomic_init_u64(&installation->wake_at, 0);
 			pg_atomic_init_u64(&installation->dead, 0);
+			pg_atomic_init_u32(&installation->restorer, 0);
 			pg_atomic_init_u32(&installation->recount, 0);
 			pg_atomic_init_u32(&installation->batches, 0);
 			pg_atomic_init_u32(&installation->events, 0);
@@ -340,6 +341,7 @@ QueueInstallation(Oid live_id)
 				pg_atomic_write_u64(&installation->leaf_mark[r][leaf], 0);
 		pg_atomic_write_u64(&installation->wake_at, PG_INT64_MAX);
 		pg_atomic_write_u64(&installation->dead, 0);
+		pg_atomic_write_u32(&installation->restorer, 0);
 		pg_atomic_write_u32(&installation->recount, 1);
 		pg_atomic_write_u32(&installation->batches, 2);
 		installation->live_id = live_id;

@@ -243,6 +243,7 @@ typedef struct Installation
 	pg_atomic_uint32 session_ended; /* one that may have had bound leases */
 	bool		incomplete;		/* some queue got no slot, so is not counted; Shared->lock */
 	bool		short_of_slots;	/* some queue has none, as the maintenance worker found last */
+	pg_atomic_uint32 restorer;	/* process that has filled our tables by COPY, or 0 */
 	pg_atomic_uint32 batches;	/* 1: jobs of batches have ended, look at them;
 								 * 2: one was closed, look at once */
 	pg_atomic_uint32 events;	/* there is something to tell; see event.c */

@@ -1182,7 +1182,7 @@ is_restoring(Installation *installation)
 	active = QueueSpiExecute("SELECT FROM pg_stat_activity AS a WHERE a.pid OPERATOR(pg_catalog.=) $1"
 							 " AND a.datname OPERATOR(pg_catalog.=) current_database() AND (a.state"
 							 " OPERATOR(pg_catalog.<>) 'idle' OR a.state_change OPERATOR(pg_catalog.>)"
-							 " clock_timestamp() OPERATOR(pg_catalog.-) interval '" RESTORE_IDLE "')"
+							 " (clock_timestamp() OPERATOR(pg_catalog.-) interval '" RESTORE_IDLE "'))"
 							 " UNION ALL SELECT FROM pg_stat_progress_copy AS p JOIN pg_class AS c"
 							 " ON c.oid OPERATOR(pg_catalog.=) p.relid"
 							 " WHERE p.datname OPERATOR(pg_catalog.=) current_database()"

@@ -1191,9 +1191,16 @@ is_restoring(Installation *installation)
 							 1, &type, &value, NULL) > 0;
 	QueueSpiFinish();
 	QueueWorkerCommit();
-	if (!active)
-		/* unless it was another one meanwhile */
-		(void) pg_atomic_compare_exchange_u32(&installation->restorer, &restorer, 0);
+	/* unless it was another one meanwhile */
+	if (!active && pg_atomic_compare_exchange_u32(&installation->restorer, &restorer, 0))
+	{
+		/* a round of ours may have begun before, and found less than there is now */
+		for (int i = 0; i < queue_max_queues; i++)
+			if (QueueSlots[i].installation == installation - Installations)
+				pg_atomic_write_u32(&QueueSlots[i].dependents, 1);
+		pg_atomic_write_u32(&installation->recount, 1);
+		installation->check_all = true;
+	}
 	return active;
 }
 

@@ -1023,6 +1023,9 @@ tidy(Installation *installation, Oid live_id)
 	QueueWorkerBegin("looking for dependencies");
 	(void) QueueFlowTidy();
 	QueueWorkerCommit();
+	/* what belongs to queues that are not there yet is no rubbish */
+	if (pg_atomic_read_u32(&installation->restorer) != 0)
+		return;
 	QueueWorkerBegin("removing what nobody needs");
 	(void) tidy_rows();
 	(void) QueueProgressTidy();
@@ -1267,7 +1270,9 @@ queue_maintenance_main(Datum main_arg)
 		load_queues();
 		QueueWorkerCommit();
 		move_due(installation, &wake_at);
-		check_blocked(installation, &wake_at);
+		/* a restore may have begun during this round */
+		if (pg_atomic_read_u32(&installation->restorer) == 0)
+			check_blocked(installation, &wake_at);
 		/* attempts of executors that have ended fail by the rules, before the sweep meets them */
 		QueuePoolManage(installation, queue_of_slot, &wake_at);
 		look_for_lost_workers(live_id, &wake_at);

@@ -1269,23 +1269,29 @@ queue_maintenance_main(Datum main_arg)
 		QueueWorkerBegin("reading settings");
 		load_queues();
 		QueueWorkerCommit();
-		move_due(installation, &wake_at);
-		/* a restore may have begun during this round */
-		if (pg_atomic_read_u32(&installation->restorer) == 0)
-			check_blocked(installation, &wake_at);
+
+		/* a restore may begin during a round: no step is for what is there half way */
+#define STEP(call) \
+		do \
+			if (pg_atomic_read_u32(&installation->restorer) == 0) \
+				call; \
+		while (0)
+		STEP(move_due(installation, &wake_at));
+		STEP(check_blocked(installation, &wake_at));
 		/* attempts of executors that have ended fail by the rules, before the sweep meets them */
-		QueuePoolManage(installation, queue_of_slot, &wake_at);
-		look_for_lost_workers(live_id, &wake_at);
-		sweep_leases(installation, &wake_at);
+		STEP(QueuePoolManage(installation, queue_of_slot, &wake_at));
+		STEP(look_for_lost_workers(live_id, &wake_at));
+		STEP(sweep_leases(installation, &wake_at));
 		wake_next(installation);
 		save_throttles(installation);
-		look_at_batches(installation, &wake_at);
+		STEP(look_at_batches(installation, &wake_at));
 		QueueEventSend(installation, queue_of_slot, &wake_at);
-		record_metrics(installation, &wake_at);
+		STEP(record_metrics(installation, &wake_at));
 		if (every(&rings_at, RING_EVERY_MS, now))
-			keep_rings();
+			STEP(keep_rings());
 		if (every(&tidied_at, TIDY_EVERY_MS, now))
-			tidy(installation, live_id);
+			STEP(tidy(installation, live_id));
+#undef STEP
 		start_vacuum(installation, live_id);
 
 		/* a commit wakes us before its invalidations are sent */

@@ -17,7 +17,8 @@ use Time::HiRes qw(time sleep);
 *draw = \&Client::draw;
 
 # What a session may meet besides the usual: a table is busy, a database is in use or gone
-my %usual = map { ($_ => 1) } qw(57014 57P01 57P02 57P03 57P05 40P01 40001 55P03 53300 08006);
+# 25P02: a cancel that came after the answer has broken the transaction
+my %usual = map { ($_ => 1) } qw(25P02 57014 57P01 57P02 57P03 57P05 40P01 40001 55P03 53300 08006);
 
 # A process beside the clients: $work->(sub { ask }) again and again, reconnected
 # whenever it must be.  What nobody expects goes to its log.

@@ -413,13 +413,15 @@ static HintKey
 guess_end(const Taker *taker, int order_class, HintKey from)
 {
 	int64		rows = (int64) taker->want - taker->got + PACE_SPARE;
-	HintKey		end = from;
+	HintKey		far;
 
 	if (pace.queue_id != taker->settings.queue_id || pace.order_class != order_class ||
-		pg_add_s64_overflow(from.at, pace.at * rows, &end.at) ||
-		pg_add_s64_overflow(from.id, pace.id * rows, &end.id))
+		pg_mul_s64_overflow(pace.at, rows, &far.at) ||
+		pg_mul_s64_overflow(pace.id, rows, &far.id) ||
+		pg_add_s64_overflow(from.at, far.at, &far.at) ||
+		pg_add_s64_overflow(from.id, far.id, &far.id))
 		return HINT_KEY_MAX;
-	return end;
+	return far;
 }
 
 static void
@@ -434,8 +436,9 @@ learn_pace(const Taker *taker, int order_class, HintKey from, HintKey last, int 
 		return;
 	pace.queue_id = taker->settings.queue_id;
 	pace.order_class = order_class;
-	pace.at = at == 0 ? 0 : at / rows + 1;
-	pace.id = at == 0 ? id / rows + 1 : 0;
+	/* rounded up; at least one */
+	pace.at = at == 0 ? 0 : (at - 1) / rows + 1;
+	pace.id = at == 0 ? Max(id - 1, 0) / rows + 1 : 0;
 }
 
 /* a look through one class; hint is NULL if shared memory has no room */

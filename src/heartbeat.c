@@ -113,7 +113,7 @@ typedef struct PendingWork
 	uint64		done;
 	uint64		failed;
 	uint64		usecs;
-	TimestampTz left_at;		/* 0: it has not signed off */
+	int64		left;			/* when it signed off, by the monotonic clock; 0: it has not */
 } PendingWork;
 
 static QueueTable table;
@@ -169,7 +169,7 @@ merge_work(PendingWork *last, const PendingWork *work)
 	last->done += work->done;
 	last->failed += work->failed;
 	last->usecs += work->usecs;
-	last->left_at = Max(last->left_at, work->left_at);
+	last->left = Max(last->left, work->left);
 	return true;
 }
 
@@ -244,7 +244,7 @@ QueueHeartbeatCommit(void)
 	if (num_pending == 0)
 		return;
 	for (int i = 0; i < num_pending; i++)
-		left |= pending[i].left_at != 0;
+		left |= pending[i].left != 0;
 	LWLockAcquire(table.lock, left ? LW_EXCLUSIVE : LW_SHARED);
 	for (int i = 0; i < num_pending; i++)
 	{
@@ -257,7 +257,7 @@ QueueHeartbeatCommit(void)
 		entry->failed += pending[i].failed;
 		entry->usecs += pending[i].usecs;
 		SpinLockRelease(&entry->link.mutex);
-		if (entry->last_at <= pending[i].left_at)
+		if (entry->heard <= pending[i].left)
 			QueueTableRemove(&table, entry);
 	}
 	LWLockRelease(table.lock);
@@ -833,7 +833,7 @@ queue_sign_off(PG_FUNCTION_ARGS)
 	Roster		roster;
 	text	   *worker;
 	Oid			live_id;
-	PendingWork work = {.subid = GetCurrentSubTransactionId(),.left_at = GetCurrentTimestamp()};
+	PendingWork work = {.subid = GetCurrentSubTransactionId(),.left = QueueMonotonicUsecs()};
 	ListCell   *lc;
 
 	QueueRequireWritable("queue.sign_off()");

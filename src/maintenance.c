@@ -22,6 +22,12 @@
  * one, changes the hint first and then reads what is published.  So either the
  * look has seen the hint, or the commit sets the latch.
  *
+ * A restore fills one table after the other, each in a transaction of its own.
+ * What is there half way must not be mended: a job would get a group that is
+ * still to come, rows of a queue that is not there yet would be rubbish.  The
+ * trigger on the tables tells who uses COPY; rounds wait for that process, and a
+ * round that has begun ends (is_restoring()).
+ *
  * Takers that wait are woken by whoever notes a job, so by the worker, too: by
  * the commit of a move, and for each ended lease (see wait.c).
  *
@@ -1013,19 +1019,21 @@ keep_rings(void)
 }
 
 static void
-tidy(Installation *installation, Oid live_id)
+tidy_counts(void)
 {
-	List	   *known;
-
 	QueueWorkerBegin("folding counts");
 	(void) fold_counts();
 	QueueWorkerCommit();
 	QueueWorkerBegin("looking for dependencies");
 	(void) QueueFlowTidy();
 	QueueWorkerCommit();
-	/* what belongs to queues that are not there yet is no rubbish */
-	if (pg_atomic_read_u32(&installation->restorer) != 0)
-		return;
+}
+
+static void
+tidy(Installation *installation, Oid live_id)
+{
+	List	   *known;
+
 	QueueWorkerBegin("removing what nobody needs");
 	(void) tidy_rows();
 	(void) QueueProgressTidy();
@@ -1290,7 +1298,10 @@ queue_maintenance_main(Datum main_arg)
 		if (every(&rings_at, RING_EVERY_MS, now))
 			STEP(keep_rings());
 		if (every(&tidied_at, TIDY_EVERY_MS, now))
+		{
+			STEP(tidy_counts());
 			STEP(tidy(installation, live_id));
+		}
 #undef STEP
 		start_vacuum(installation, live_id);
 

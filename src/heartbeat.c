@@ -614,7 +614,7 @@ walk_held(Roster *roster, const QueueSettings *settings, VisitJob visit)
 				to = leases.last;
 		}
 		snapshot = QueueFreshSnapshot();
-		QueueScanBegin(&scan, &live, snapshot, settings->queue_id, order_class, from, HINT_KEY_MAX);
+		QueueScanBegin(&scan, &live, snapshot, settings->queue_id, order_class, from, HINT_KEY_MAX, false);
 		while ((row = QueueScanNext(&scan, &tid)) != NULL &&
 			   !HINT_KEY_LT(to, job_order_key(JOB_HEAD(row))))
 		{

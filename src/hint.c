@@ -11,9 +11,10 @@
  *
  * The invariant:
  *
- *		Every claimable key is at or above the hint, or the backend whose
- *		change made it claimable is about to note it, and its change is
- *		already visible to every snapshot taken from now on.
+ *		Every claimable key is at or above the hint, or a look has reserved
+ *		it, or the backend whose change made it claimable is about to note
+ *		it, and its change is already visible to every snapshot taken from
+ *		now on.
  *
  * What keeps it:
  *
@@ -38,6 +39,13 @@
  * - The notes since a look began are collected in a cell that the look
  *	 registers, or, if all cells are taken, read back from the ring of the last
  *	 notes; if the ring has gone round meanwhile, the raise is refused.
+ *
+ * - reserve(look, here, t) is a raise ahead of what the look has seen, so that
+ *	 takers who begin together do not meet in the same pages: the look promises
+ *	 to try every key from here to t.  It begins where the hint is, so nothing
+ *	 is passed over, and ends at the least key noted, as any raise.  If the
+ *	 promise is broken by an error, the abort notes here (QueueXactNote), as it
+ *	 would for claims: to others, a reserved job is a claimed one.
  *
  * - A row that is skipped because somebody else is changing it needs no note
  *	 from us: whoever changes a row records a note for its abort before it
@@ -180,6 +188,28 @@ QueueHintRaise(HintLook *look, HintKey target)
 			slot->hint = target;
 	}
 	SpinLockRelease(&slot->mutex);
+}
+
+bool
+QueueHintReserve(HintLook *look, HintKey here, HintKey target, HintKey *hint)
+{
+	HintSlot   *slot = look->slot;
+	HintKey		least;
+	bool		reserved;
+
+	Assert(current_slot == slot && HINT_KEY_LT(here, target));
+	SpinLockAcquire(&slot->mutex);
+	*hint = slot->hint;
+	reserved = hint_key_cmp(*hint, here) == 0;
+	if (reserved && least_noted(look, &least))
+	{
+		if (HINT_KEY_LT(least, target))
+			target = least;
+		if (HINT_KEY_LT(here, target))
+			slot->hint = target;
+	}
+	SpinLockRelease(&slot->mutex);
+	return reserved;
 }
 
 /* the look has seen that below target there is no unfinished row */

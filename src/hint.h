@@ -36,6 +36,11 @@ extern bool QueueHintLookBegin(HintLook *look, HintSlot *slot, HintKey own);
 /* a look from the floor on; *hint is the hint.  It always begins. */
 extern void QueueHintSweepBegin(HintLook *look, HintSlot *slot, HintKey *hint);
 extern void QueueHintRaise(HintLook *look, HintKey target);
+/*
+ * Take all from here to target for us.  False: the hint, now in *hint, is not
+ * here.  QueueXactNoteAbort(here) must have been called before.
+ */
+extern bool QueueHintReserve(HintLook *look, HintKey here, HintKey target, HintKey *hint);
 extern void QueueHintRaiseFloor(HintLook *look, HintKey target);
 extern void QueueHintLookEnd(HintLook *look);
 extern void QueueHintForgetLook(void);

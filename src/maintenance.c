@@ -201,7 +201,7 @@ sweep_class(const QueueSettings *settings, QueueSlot *slot, HintSlot *hint, bool
 	QueueHintSweepBegin(&look, hint, &taken_up_to);
 	snapshot = QueueFreshSnapshot();
 	QueueScanBegin(&scan, &live, snapshot, settings->queue_id, hint->order_class,
-				   safety ? HINT_KEY_MIN : look.start, HINT_KEY_MAX);
+				   safety ? HINT_KEY_MIN : look.start, HINT_KEY_MAX, false);
 	while ((row = QueueScanNext(&scan, &tid)) != NULL)
 	{
 		JobHead    *job = JOB_HEAD(row);

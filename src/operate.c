@@ -232,7 +232,7 @@ sweep_class(Sweep *sweep, QueueStore *store, int order_class)
 	HeapTuple	row;
 
 	QueueScanBegin(&scan, store, sweep->snapshot, sweep->settings->queue_id, order_class,
-				   HINT_KEY_MIN, HINT_KEY_MAX);
+				   HINT_KEY_MIN, HINT_KEY_MAX, false);
 	while (sweep->done < sweep->limit && (row = QueueScanNext(&scan, &tid)) != NULL)
 	{
 		MemoryContext old = MemoryContextSwitchTo(context);

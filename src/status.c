@@ -225,7 +225,7 @@ oldest_in_class(QueueStore *live, const QueueSettings *settings, HintSlot *hint)
 	if (!HINT_KEY_LT(from, HINT_KEY_MAX))
 		return oldest;
 	snapshot = QueueFreshSnapshot();
-	QueueScanBegin(&scan, live, snapshot, settings->queue_id, hint->order_class, from, HINT_KEY_MAX);
+	QueueScanBegin(&scan, live, snapshot, settings->queue_id, hint->order_class, from, HINT_KEY_MAX, false);
 	for (int i = 0; i < OLDEST_LOOK_ROWS && (row = QueueScanNext(&scan, &tid)) != NULL; i++)
 		if (QueueJobState(JOB_HEAD(row)) == JOB_WAITING)
 		{

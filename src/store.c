@@ -508,16 +508,18 @@ slot_tuple(TupleTableSlot *slot)
 
 void
 QueueScanBegin(QueueScan *scan, QueueStore *store, Snapshot snapshot,
-			   int32 queue_id, int order_class, HintKey from, HintKey until)
+			   int32 queue_id, int order_class, HintKey from, HintKey until,
+			   bool may_read_ahead)
 {
+	Assert(!may_read_ahead || (!store->parked && IsMVCCSnapshot(snapshot)));
 	scan->store = store;
 	scan->snapshot = snapshot;
 	scan->queue_id = queue_id;
 	scan->order_class = order_class;
-	scan->until = until;
+	scan->may_read_ahead = may_read_ahead;
 	scan->scan = NULL;
 	scan->buffer = scan->map = InvalidBuffer;
-	QueueScanSeek(scan, from);
+	QueueScanSeek(scan, from, until);
 }
 
 /*
@@ -564,15 +566,16 @@ scan_keys(QueueScan *scan, HintKey from)
 	return key - scan->key;
 }
 
-/* go on at a key: (order_at, job_id) >= from */
 void
-QueueScanSeek(QueueScan *scan, HintKey from)
+QueueScanSeek(QueueScan *scan, HintKey from, HintKey until)
 {
 	QueueStore *store = scan->store;
 	int			nkeys;
 
-	if (!HINT_KEY_LT(from, scan->until))
-		scan->until = HINT_KEY_MAX;
+	scan->here = from;
+	scan->until = HINT_KEY_LT(from, until) ? until : HINT_KEY_MAX;
+	scan->ended = false;
+	scan->ahead_count = scan->ahead_next = 0;
 	nkeys = scan_keys(scan, from);
 	Assert(nkeys <= lengthof(scan->key));
 	if (scan->scan && scan->scan->numberOfKeys != nkeys)
@@ -581,8 +584,58 @@ QueueScanSeek(QueueScan *scan, HintKey from)
 		scan->scan = NULL;
 	}
 	if (scan->scan == NULL)
+	{
 		scan->scan = queue_index_beginscan(store->heap, store->order_index, scan->snapshot, nkeys);
+		scan->scan->xs_want_itup = scan->may_read_ahead;
+	}
 	index_rescan(scan->scan, scan->key, nkeys, NULL, 0);
+}
+
+/* the next index entry, or NULL */
+static ItemPointer
+next_entry(QueueScan *scan)
+{
+	ItemPointer entry;
+
+	CHECK_FOR_INTERRUPTS();
+	while (!scan->ended)
+	{
+		entry = index_getnext_tid(scan->scan, ForwardScanDirection);
+		if (entry)
+			return entry;
+		if (HINT_KEY_LT(scan->until, HINT_KEY_MAX))
+			QueueScanSeek(scan, scan->until, HINT_KEY_MAX);
+		else
+			scan->ended = true;		/* asked again, it would begin anew */
+	}
+	return NULL;
+}
+
+int
+QueueScanAhead(QueueScan *scan, int count, HintKey *behind)
+{
+	TupleDesc	desc = RelationGetDescr(scan->store->order_index);
+	HintKey		here = scan->here;
+	int			n = 0;
+	ItemPointer entry;
+	bool		null;
+
+	Assert(scan->may_read_ahead && !QueueScanHasAhead(scan));
+	count = Min(count, SCAN_AHEAD);
+	while (n < count && (entry = next_entry(scan)) != NULL)
+		scan->ahead[n++] = *entry;
+	if (n == count)
+	{
+		behind->at = DatumGetInt64(index_getattr(scan->scan->xs_itup, 3, desc, &null));
+		behind->id = DatumGetInt64(index_getattr(scan->scan->xs_itup, 4, desc, &null));
+		*behind = hint_key_next(*behind);
+	}
+	else
+		*behind = HINT_KEY_MAX;
+	scan->here = here;			/* of these, not of the part that the last is in */
+	scan->ahead_count = n;
+	scan->ahead_next = 0;
+	return n;
 }
 
 /*
@@ -627,25 +680,38 @@ fetch_row(QueueScan *scan, ItemPointer tid)
 HeapTuple
 QueueScanNext(QueueScan *scan, ItemPointer tid)
 {
-	for (;;)
-	{
-		ItemPointer entry;
-		HeapTuple	row;
+	ItemPointer entry;
+	HeapTuple	row;
 
+	while (QueueScanHasAhead(scan))
+	{
 		CHECK_FOR_INTERRUPTS();
-		entry = index_getnext_tid(scan->scan, ForwardScanDirection);
-		if (entry == NULL)
+		*tid = scan->ahead[scan->ahead_next++];
+		row = fetch_row(scan, tid);
+		if (row)
 		{
-			if (!HINT_KEY_LT(scan->until, HINT_KEY_MAX))
-				return NULL;
-			QueueScanSeek(scan, scan->until);
-			continue;
+			scan->here = hint_key_next(job_order_key(JOB_HEAD(row)));
+			return row;
 		}
+		if (scan->scan->kill_prior_tuple)
+		{
+			/*
+			 * The index can be told only entry by entry.  Where one is dead, more
+			 * are likely to be: from here on, each is read when it is wanted.
+			 */
+			scan->scan->kill_prior_tuple = false;
+			scan->may_read_ahead = false;
+			QueueScanSeek(scan, scan->here, scan->until);
+		}
+	}
+	while ((entry = next_entry(scan)) != NULL)
+	{
 		*tid = *entry;
 		row = fetch_row(scan, tid);
 		if (row)
 			return row;
 	}
+	return NULL;
 }
 
 void

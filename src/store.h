@@ -103,7 +103,12 @@ extern void QueueReleaseSnapshot(Snapshot snapshot);
  * work than to take a job.  So a caller who is likely to need no more than the
  * keys before until gets these first, by keys that end the scan there, and all
  * that follows only if it goes on.
+ *
+ * Who wants to know how far so many rows reach before it looks at any has their
+ * entries read ahead.  It must have an MVCC snapshot: the pins that keep dead
+ * entries from being used again are gone by then.
  */
+#define SCAN_AHEAD	128
 typedef struct QueueScan
 {
 	QueueStore *store;
@@ -111,17 +116,36 @@ typedef struct QueueScan
 	int32		queue_id;
 	int			order_class;
 	HintKey		until;			/* where the part at hand ends, or HINT_KEY_MAX */
+	bool		may_read_ahead;
+	bool		ended;
 	IndexScanDesc scan;
 	ScanKeyData key[5];
 	ScanKeyData row[2];
 	Buffer		buffer;			/* of the last row, or invalid */
 	Buffer		map;			/* visibility map, for who prunes */
 	HeapTupleData tuple;
+	HintKey		here;			/* where it was sought, or behind the last row */
+	int			ahead_count;
+	int			ahead_next;		/* the first of those that are still to come */
+	ItemPointerData ahead[SCAN_AHEAD];
 } QueueScan;
 
 extern void QueueScanBegin(QueueScan *scan, QueueStore *store, Snapshot snapshot,
-						   int32 queue_id, int order_class, HintKey from, HintKey until);
-extern void QueueScanSeek(QueueScan *scan, HintKey from);
+						   int32 queue_id, int order_class, HintKey from, HintKey until,
+						   bool may_read_ahead);
+/* go on at a key: (order_at, job_id) >= from */
+extern void QueueScanSeek(QueueScan *scan, HintKey from, HintKey until);
+/*
+ * Read up to so many entries ahead, of the live table; returns how many.
+ * *behind is the key behind the last.  Not to be called again before they are
+ * used up, nor once may_read_ahead is false.
+ */
+extern int	QueueScanAhead(QueueScan *scan, int count, HintKey *behind);
+static inline bool
+QueueScanHasAhead(const QueueScan *scan)
+{
+	return scan->ahead_next < scan->ahead_count;
+}
 /* the next visible row, or NULL; it stays valid until the next call */
 extern HeapTuple QueueScanNext(QueueScan *scan, ItemPointer tid);
 extern void QueueScanEnd(QueueScan *scan);

@@ -428,7 +428,29 @@ SKIP:
 		}
 		is($answer, $got, "a wake-up that comes too late $name");
 	}
+
+	# somebody stops between the moment that it has reserved jobs and its claims:
+	# they are as if claimed, until an error ends its transaction
+	$node->safe_psql('postgres', q{SELECT queue.create_queue('reserved');
+		SELECT queue.enqueue('reserved', payload::jsonb) FROM unnest(ARRAY['"first"', '"second"', '"third"']) AS payload});
+	my $reserved = q{SELECT count(*) FROM queue._hints() AS h JOIN queue.job_live AS j USING (queue_id, order_class)
+		WHERE (j.order_at, j.job_id) < (h.hint_order_at, h.hint_job_id) AND queue_id = (SELECT queue_id FROM queue.queue WHERE queue_name = 'reserved')};
+	$node->safe_psql('postgres', 'SELECT mutate(10)');
+	my $stopped = start_session(q{SELECT payload FROM queue.dequeue_batch('reserved', 2)});
+	wait_for($node, $reserved, 'a taker has reserved two jobs', '2');
+	my $behind = start_session(q{SELECT payload FROM queue.dequeue_batch('reserved', wait => '1 min')});
+	wait_for($node, $reserved, 'another one the third, without waiting for the first', '3');
+	is($node->safe_psql('postgres', q{SELECT count(*) FROM queue.dequeue_batch('reserved', 10)}), '0', 'there is nothing for others');
+	my $next = start_session(q{SELECT payload FROM queue.dequeue_batch('reserved', 2, wait => '1 min')});
+	wait_for_waiters(1, 'who wants one waits');
+	is($node->safe_psql('postgres', q{SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity
+		WHERE query LIKE '%dequeue_batch(''reserved'', 2)' AND pid <> pg_backend_pid()}), '1', 'the first is cancelled');
+	wait_for($node, qq{SELECT count(*) FROM pg_stat_activity WHERE $waiting}, 'who waits is woken', '0');
 	$node->safe_psql('postgres', 'SELECT mutate(0)');
+	is(end_session($next), qq{"first"\n"second"}, 'and gets both jobs');
+	is(end_session($behind), '"third"', 'the other one has its own');
+	end_session($stopped);
+	like($stopped->{stderr}, qr/canceling statement/, 'the first has none');
 }
 $node->stop('fast');
 

@@ -172,6 +172,7 @@ typedef struct QueueSlot
 	int			first_waiter;	/* numbers of processes, or -1 */
 	int			last_waiter;
 	uint64		arrivals;		/* counts them */
+	uint64		wake_ups;		/* of all of them, so many so far */
 	TimestampTz alarm;			/* the first looks then, or infinity */
 
 	/* how many may be taken; see limit.c */
@@ -229,6 +230,7 @@ typedef struct QueueBackend
 	int			next;
 	int			want;			/* how many jobs */
 	uint64		arrival;
+	uint64		wake_ups;		/* of the list, when it was put there */
 } QueueBackend;
 
 /* the extension in one database, from CREATE EXTENSION to DROP EXTENSION */

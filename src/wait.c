@@ -35,7 +35,9 @@
  * 4. Pause, resume, drop, a privilege that is revoked and changes of settings
  *	  wake everybody when they have committed.  A commit is visible shortly before its invalidations are sent,
  *	  so a waiter that enters the list reads the settings anew, past the cache;
- *	  by the argument of 1, it sees the change or is woken by it.
+ *	  by the argument of 1, it sees the change or is woken by it.  Who is woken
+ *	  first may be back in its place before others have been: it is not woken
+ *	  again in their stead.
  *
  * 5. What becomes claimable by the passing of time is noted by the maintenance
  *	  worker.  Where none is running, waiters look by themselves, every second
@@ -94,6 +96,7 @@
 #define POLL_MS			100		/* without room in shared memory */
 #define LOOK_MS			1000	/* without a maintenance worker */
 #define PLACES_PASSED	64		/* at most, on the way back to one's place */
+#define WOKEN_AT_ONCE	32		/* of all who are to be */
 
 /* the slot in whose list this process is, or was when it was woken, or NULL */
 static QueueSlot *waiting;
@@ -118,6 +121,7 @@ list_insert(QueueSlot *slot, QueueBackend *me, int next)
 	*(me->previous >= 0 ? &QueueBackends[me->previous].next : &slot->first_waiter) = number;
 	*(next >= 0 ? &QueueBackends[next].previous : &slot->last_waiter) = number;
 	me->state = WAIT_LISTED;
+	me->wake_ups = slot->wake_ups;
 	pg_atomic_fetch_add_u32(&slot->waiters, 1);
 }
 
@@ -288,10 +292,58 @@ QueueWaitAlarm(QueueSlot *slot, TimestampTz at)
 	set_latch(head);
 }
 
+/*
+ * Take off the list those who were there before a wake-up of all, but no more
+ * than there is room for; returns how many.  One that is back already, in front
+ * of others, has looked since.
+ */
+static int
+take_off(QueueSlot *slot, uint64 wake_up, int *numbers, int room)
+{
+	int			count = 0;
+	int			next;
+
+	for (int i = slot->first_waiter; i >= 0 && count < room; i = next)
+	{
+		next = QueueBackends[i].next;
+		if (QueueBackends[i].wake_ups >= wake_up)
+			continue;
+		list_remove(slot, &QueueBackends[i], WAIT_WOKEN);
+		numbers[count++] = i;
+	}
+	return count;
+}
+
 void
 QueueWaitWakeAll(QueueSlot *slot)
 {
-	QueueWaitWake(slot, PG_INT64_MAX);
+	int			numbers[WOKEN_AT_ONCE];
+	uint64		wake_up;
+	int			count,
+				head;
+
+	pg_memory_barrier();		/* as in QueueWaitWake() */
+	if (OidIsValid(slot->served))
+		QueuePoolWake(slot, PG_INT64_MAX);
+	if (!QueueHasWaiters(slot))
+		return;
+	SpinLockAcquire(&slot->wait_mutex);
+	wake_up = ++slot->wake_ups;
+	SpinLockRelease(&slot->wait_mutex);
+	do
+	{
+		SpinLockAcquire(&slot->wait_mutex);
+		count = take_off(slot, wake_up, numbers, lengthof(numbers));
+		head = list_head_alarmed(slot);
+		SpinLockRelease(&slot->wait_mutex);
+		for (int i = 0; i < count; i++)
+		{
+			set_latch(numbers[i]);
+			if (QUEUE_MUTATION(11))
+				pg_usleep(200000);	/* for the woken one to be back */
+		}
+	} while (count == lengthof(numbers));
+	set_latch(head);
 }
 
 void

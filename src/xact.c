@@ -579,8 +579,12 @@ wake_takers(bool commit, SubTransactionId subid)
 		if (likely(!(commit && pins[i].wake_all) && !QueueHasTakers(slot)))
 			continue;
 		if (commit && pins[i].wake_all)
+		{
 			QueuePoolSettingsChanged(slot);
-		jobs = commit && pins[i].wake_all ? PG_INT64_MAX : claimable_jobs(slot, commit, subid);
+			QueueWaitWakeAll(slot);
+			continue;
+		}
+		jobs = claimable_jobs(slot, commit, subid);
 		if (pg_atomic_read_u32(&slot->limited) != 0)
 			jobs = Max(jobs, freed_places(slot, commit, subid));
 		QueueWaitWakeListed(slot, jobs);

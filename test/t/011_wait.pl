@@ -451,6 +451,20 @@ SKIP:
 	is(end_session($behind), '"third"', 'the other one has its own');
 	end_session($stopped);
 	like($stopped->{stderr}, qr/canceling statement/, 'the first has none');
+
+	# who is woken first, and has no reason to go, is back in front before the others are woken
+	my $front = start_session(q{SELECT payload FROM queue.dequeue_batch('reserved', wait => '1 min')});
+	wait_for_waiters(1, 'one waits in front');
+	$node->safe_psql('postgres', q{SELECT queue.grant_queue('reserved', 'taker', 'dequeue, browse')});
+	my @after = map { start_session("SET ROLE taker; $_") }
+		(q{SELECT payload FROM queue.dequeue_batch('reserved', wait => '1 min')}) x 2;
+	wait_for_waiters(3, 'two others behind it');
+	$node->safe_psql('postgres', 'SELECT mutate(11)');
+	$node->safe_psql('postgres', q{SELECT queue.revoke_queue('reserved', 'taker', 'dequeue')});
+	end_session($_) for @after;
+	like($_->{stderr}, qr/permission denied for queue "reserved"/, 'they hear that they may not take any more') for @after;
+	$node->safe_psql('postgres', q{SELECT mutate(0); SELECT queue.enqueue('reserved', '"one"')});
+	is(end_session($front), '"one"', 'the one in front waits on');
 }
 $node->stop('fast');
 

@@ -431,7 +431,7 @@ SKIP:
 
 	# somebody stops between the moment that it has reserved jobs and its claims:
 	# they are as if claimed, until an error ends its transaction
-	$node->safe_psql('postgres', q{SELECT queue.create_queue('reserved');
+	$node->safe_psql('postgres', q{SELECT queue.create_queue('reserved', visibility_timeout => '1 h');
 		SELECT queue.enqueue('reserved', payload::jsonb) FROM unnest(ARRAY['"first"', '"second"', '"third"']) AS payload});
 	my $reserved = q{SELECT count(*) FROM queue._hints() AS h JOIN queue.job_live AS j USING (queue_id, order_class)
 		WHERE (j.order_at, j.job_id) < (h.hint_order_at, h.hint_job_id) AND queue_id = (SELECT queue_id FROM queue.queue WHERE queue_name = 'reserved')};

@@ -4,8 +4,9 @@
 #
 # A block of SQL opens with ```sql, or, if its last statement is to end with
 # an error, with ```sql error and the SQLSTATE.  The blocks of a document are
-# one session of a superuser, in a database that has nothing in it.  What it
-# takes another extension for is ```pgsql, and does not run.  Programs are
+# one session of a superuser, in a database that has nothing in it but, for the
+# guide, tables as other queues have them.  What it takes another extension for is
+# ```pgsql, and does not run.  Programs are
 # parsed by their interpreters, where these are; the worker in bash, which takes
 # nothing but psql, does run.
 #
@@ -116,6 +117,7 @@ sub run_document
 	  script_of(slurp_file("$root/$document"));
 
 	$node->safe_psql('postgres', "CREATE DATABASE $database");
+	$node->safe_psql($database, slurp_file("$root/test/other_queues.sql")) if $document eq 'doc/guide.md';
 	my $ran = IPC::Run::run(
 		[
 			'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-f', '-', '-d',
@@ -200,7 +202,15 @@ sub check_names
 }
 
 my $number = 0;
-run_document($_, 'doc_' . $number++) foreach @documents;
+my %database = map { $_ => 'doc_' . $number++ } @documents;
+run_document($_, $database{$_}) foreach @documents;
+
+# what came over, by the guide, from where
+is( $node->safe_psql($database{'doc/guide.md'}, q{
+	SELECT source, count(*), count(*) FILTER (WHERE payload ->> 'to' ~ '^\d@') FROM queue.job
+	WHERE queue_name = 'mail' AND source ~ '^(pgmq \d|send|Mail)$' GROUP BY source ORDER BY source COLLATE "C"}),
+	"Mail|2|2\npgmq 1|1|1\npgmq 2|1|1\npgmq 3|1|1\nsend|4|4",
+	'the jobs of other queues are moved, those that somebody has are not');
 
 $node->safe_psql('postgres', 'CREATE EXTENSION queue');
 my %names = map { $_ => 1 } split /\n/, $node->safe_psql(

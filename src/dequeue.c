@@ -521,7 +521,7 @@ reserve(Taker *taker, HintLook *look, QueueScan *scan, HintKey *here)
 	{
 		if (QueueScanAhead(scan, taker->want - taker->got, &behind) == 0)
 			return;
-		QueueXactNoteAbort(look->slot, *here);
+		QueueXactReserve(look->slot, *here);
 		if (QueueHintReserve(look, *here, behind, &hint))
 		{
 			*here = behind;
@@ -621,6 +621,11 @@ take_class(Taker *taker, HintSlot *hint, int order_class)
 				QueueScanSeek(&scan, ahead, HINT_KEY_MAX);
 		}
 	}
+	/* what is promised is kept, also by what cannot be */
+	Assert(!HINT_KEY_LT(seen, reserved));
+	if (unlikely(HINT_KEY_LT(seen, reserved)))
+		QueueHintNote(hint, seen);
+	QueueXactReserveEnd(hint);
 	if (taker->got == taker->want && !taker->only_look &&
 		taker->slot && QueueHasWaiters(taker->slot))
 		seen = peek(taker, &scan, seen);

@@ -44,8 +44,10 @@
  *	 takers who begin together do not meet in the same pages: the look promises
  *	 to try every key from here to t.  It begins where the hint is, so nothing
  *	 is passed over, and ends at the least key noted, as any raise.  If the
- *	 promise is broken by an error, the abort notes here (QueueXactNote), as it
- *	 would for claims: to others, a reserved job is a claimed one.
+ *	 promise is broken by an error, the abort notes here (QueueXactReserve): to
+ *	 others, a reserved job is as if claimed.  A row may have two entries of one
+ *	 key, and t lie between them: whoever finds nothing at the first reads on to
+ *	 the second before it reserves more (QueueScanNext).
  *
  * - A row that is skipped because somebody else is changing it needs no note
  *	 from us: whoever changes a row records a note for its abort before it
@@ -197,7 +199,8 @@ QueueHintReserve(HintLook *look, HintKey here, HintKey target, HintKey *hint)
 	HintKey		least;
 	bool		reserved;
 
-	Assert(current_slot == slot && HINT_KEY_LT(here, target));
+	/* they are equal if a row has two entries, and we have tried the first */
+	Assert(current_slot == slot && !HINT_KEY_LT(target, here));
 	SpinLockAcquire(&slot->mutex);
 	*hint = slot->hint;
 	reserved = hint_key_cmp(*hint, here) == 0;

@@ -38,7 +38,7 @@ extern void QueueHintSweepBegin(HintLook *look, HintSlot *slot, HintKey *hint);
 extern void QueueHintRaise(HintLook *look, HintKey target);
 /*
  * Take all from here to target for us.  False: the hint, now in *hint, is not
- * here.  QueueXactNoteAbort(here) must have been called before.
+ * here.  QueueXactReserve(here) must have been called before.
  */
 extern bool QueueHintReserve(HintLook *look, HintKey here, HintKey target, HintKey *hint);
 extern void QueueHintRaiseFloor(HintLook *look, HintKey target);

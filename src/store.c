@@ -704,12 +704,22 @@ QueueScanNext(QueueScan *scan, ItemPointer tid)
 			QueueScanSeek(scan, scan->here, scan->until);
 		}
 	}
+
+	/*
+	 * Nor does it end where those end that were read ahead: the last of them may
+	 * be the old entry of a row, whose new one is next, and the caller takes it
+	 * that all up to its key have been tried.
+	 */
 	while ((entry = next_entry(scan)) != NULL)
 	{
 		*tid = *entry;
 		row = fetch_row(scan, tid);
 		if (row)
+		{
+			if (scan->may_read_ahead)
+				scan->here = hint_key_next(job_order_key(JOB_HEAD(row)));
 			return row;
+		}
 	}
 	return NULL;
 }

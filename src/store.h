@@ -106,7 +106,8 @@ extern void QueueReleaseSnapshot(Snapshot snapshot);
  *
  * Who wants to know how far so many rows reach before it looks at any has their
  * entries read ahead.  It must have an MVCC snapshot: the pins that keep dead
- * entries from being used again are gone by then.
+ * entries from being used again are gone by then, all but that on the last
+ * leaf, which such a scan holds to its end.
  */
 #define SCAN_AHEAD	128
 typedef struct QueueScan

@@ -74,6 +74,7 @@ typedef struct PendingHint
 	SubTransactionId subid;
 	HintKey		on_commit;		/* HINT_KEY_MAX: nothing */
 	HintKey		on_abort;
+	HintKey		reserved;		/* on abort, while a look is under way: from here on */
 	HintLeases	leases;			/* on commit */
 	bool		swept;			/* on abort: nothing is known about leases */
 } PendingHint;
@@ -196,9 +197,18 @@ pending_hint(HintSlot *hint)
 	hints = grow(hints, num_hints, &max_hints, sizeof(PendingHint));
 	hints[num_hints] = (PendingHint) {
 		.hint = hint, .subid = subid, .on_commit = HINT_KEY_MAX,
-		.on_abort = HINT_KEY_MAX, .leases = HINT_NO_LEASES
+		.on_abort = HINT_KEY_MAX, .reserved = HINT_KEY_MAX, .leases = HINT_NO_LEASES
 	};
 	return &hints[num_hints++];
+}
+
+/* a look has left it, and nothing in it */
+static bool
+is_empty(const PendingHint *pending)
+{
+	return !HINT_KEY_LT(pending->on_commit, HINT_KEY_MAX) &&
+		!HINT_KEY_LT(pending->on_abort, HINT_KEY_MAX) &&
+		!hint_has_leases(pending->leases) && !pending->swept;
 }
 
 void
@@ -223,6 +233,23 @@ QueueXactNoteAbort(HintSlot *hint, HintKey key)
 	pending = pending_hint(hint);
 	if (HINT_KEY_LT(key, pending->on_abort))
 		pending->on_abort = key;
+}
+
+void
+QueueXactReserve(HintSlot *hint, HintKey key)
+{
+	PendingHint *pending = pending_hint(hint);
+
+	if (HINT_KEY_LT(key, pending->reserved))
+		pending->reserved = key;
+}
+
+void
+QueueXactReserveEnd(HintSlot *hint)
+{
+	for (int i = 0; i < num_hints; i++)
+		if (hints[i].hint == hint)
+			hints[i].reserved = HINT_KEY_MAX;
 }
 
 void
@@ -492,6 +519,8 @@ tell_abort(const PendingHint *pending)
 {
 	if (HINT_KEY_LT(pending->on_abort, HINT_KEY_MAX) && !QUEUE_MUTATION(2))
 		QueueHintNote(pending->hint, pending->on_abort);
+	if (HINT_KEY_LT(pending->reserved, HINT_KEY_MAX))
+		QueueHintNote(pending->hint, pending->reserved);
 	if (pending->swept)
 		QueueHintNoteLeases(pending->hint, HINT_ANY_LEASES);
 }
@@ -530,7 +559,8 @@ claimable_jobs(QueueSlot *slot, bool commit, SubTransactionId subid)
 			noted |= hints[i].hint->order_class != CLASS_PARKED &&
 				HINT_KEY_LT(hints[i].on_commit, HINT_KEY_MAX);
 		else
-			noted |= HINT_KEY_LT(hints[i].on_abort, HINT_KEY_MAX);
+			noted |= HINT_KEY_LT(hints[i].on_abort, HINT_KEY_MAX) ||
+				HINT_KEY_LT(hints[i].reserved, HINT_KEY_MAX);
 	}
 	for (int i = 0; i < num_counts; i++)
 		if (counts[i].slot == slot &&
@@ -669,10 +699,15 @@ before_prepare(void)
 	Relation	rel;
 	uint64		xid;
 	bool		wake = false;
+	int			kept = 0;
 
 	check_places();
 	for (int i = 0; i < num_pins; i++)
 		wake |= pins[i].wake_all;
+	for (int i = 0; i < num_hints; i++)
+		if (!is_empty(&hints[i]))
+			hints[kept++] = hints[i];
+	num_hints = kept;
 	if (num_hints == 0 && num_counts == 0 && num_checks == 0 && forget_all == NULL && !wake &&
 		batches == NULL && !QueueEventAny())
 		return;
@@ -811,6 +846,7 @@ reparent_hints(SubTransactionId my_subid, SubTransactionId parent_subid)
 		PendingHint *mine = &hints[i];
 		PendingHint *parent = NULL;
 
+		Assert(!HINT_KEY_LT(mine->reserved, HINT_KEY_MAX));
 		for (int j = first - 1; j >= 0 && hints[j].subid >= parent_subid && parent == NULL; j--)
 			if (hints[j].hint == mine->hint && hints[j].subid == parent_subid)
 				parent = &hints[j];
@@ -1150,7 +1186,8 @@ QueuePreparedFinish(QueuePrepared *prepared, bool commit)
 		else
 		{
 			PendingHint pending = {
-				.hint = hint, .on_abort = row->on_abort, .leases = HINT_NO_LEASES
+				.hint = hint, .on_abort = row->on_abort, .reserved = HINT_KEY_MAX,
+				.leases = HINT_NO_LEASES
 			};
 
 			tell_abort(&pending);

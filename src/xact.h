@@ -30,6 +30,10 @@ extern void QueueXactNoteCommit(HintSlot *hint, HintKey key);
 /* key becomes claimable again for everybody if it aborts */
 extern void QueueXactNoteAbort(HintSlot *hint, HintKey key);
 
+/* a look has reserved all from key on; until it ends, the same for that */
+extern void QueueXactReserve(HintSlot *hint, HintKey key);
+extern void QueueXactReserveEnd(HintSlot *hint);
+
 /* leases become visible if it commits */
 extern void QueueXactNoteLeases(HintSlot *hint, HintLeases leases);
 

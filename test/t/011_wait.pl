@@ -452,6 +452,34 @@ SKIP:
 	end_session($stopped);
 	like($stopped->{stderr}, qr/canceling statement/, 'the first has none');
 
+	# a row with two entries of one key, the old one for a snapshot that is still open:
+	# who has reserved up to the first must come upon the second
+	$node->safe_psql('postgres', q{SELECT queue.create_queue('twice', visibility_timeout => '1 h')});
+	my $twice = q{SELECT queue.enqueue('twice', to_jsonb(string_agg(md5(i::text), '')), source => 'SOURCE') FROM generate_series(1, 55) AS i};
+	$node->safe_psql('postgres', $twice =~ s/SOURCE/first/r);
+	my $old = $node->background_psql('postgres');
+	$old->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM queue.job');
+	my $block = q{SELECT split_part(trim('(' FROM ctid::text), ',', 1) FROM queue.job_live WHERE source = 'first'};
+	my $before = $node->safe_psql('postgres', $block);
+	for (1 .. 8)
+	{
+		last if $node->safe_psql('postgres', $block) ne $before;
+		$node->safe_psql('postgres', q{SELECT queue.release(job_id) FROM queue.dequeue_batch('twice')});
+	}
+	isnt($node->safe_psql('postgres', $block), $before, 'an update that was not HOT');
+	$node->safe_psql('postgres', $twice =~ s/SOURCE/second/r);
+	$node->safe_psql('postgres', 'SELECT mutate(10)');
+	my $reserved_twice = $reserved =~ s/'reserved'/'twice'/r;
+	my @both;
+	for my $count (1, 2)
+	{
+		push @both, start_session(q{SELECT source FROM queue.dequeue_batch('twice')});
+		wait_for($node, $reserved_twice, "so many have reserved one: $count", $count);
+	}
+	$node->safe_psql('postgres', 'SELECT mutate(0)');
+	is(join(' ', map { end_session($_) } @both), 'first second', 'each gets its own');
+	$old->quit;
+
 	# who is woken first, and has no reason to go, is back in front before the others are woken
 	my $front = start_session(q{SELECT payload FROM queue.dequeue_batch('reserved', wait => '1 min')});
 	wait_for_waiters(1, 'one waits in front');

@@ -522,10 +522,10 @@ typedef struct Pending
 	PlaceKind	kind;
 	int32		queue_id;
 	text	   *key;			/* in TopTransactionContext */
-	bool		join;			/* take what is free */
 	int64		first,			/* jobs to be looked at after the commit, if */
 				last;			/* they still wait; 0: none */
 	bool		skipped;		/* so is the least one that waits then */
+	bool		join;			/* take what is free */
 } Pending;
 
 #define MAX_PENDING	64			/* further ones are not put off */

@@ -16,6 +16,7 @@
 #define PAYLOAD_MOST	(BLCKSZ - NAMEDATALEN - 128)
 
 static const SlotEvent *told;
+static const char *told_batch;	/* "": none */
 static const QueueSettings *told_of;
 static bool notified;
 
@@ -81,8 +82,8 @@ Async_Notify(const char *channel, const char *payload)
 	if (told->state != 0)
 		json = check_string(check_text(json, ", \"state\": "),
 							QueueStateName((JobState) told->state));
-	if (told->batch_id[0] != '\0')
-		json = check_string(check_text(json, ", \"batch_id\": "), told->batch_id);
+	if (told_batch[0] != '\0')
+		json = check_string(check_text(json, ", \"batch_id\": "), told_batch);
 	json = check_number(check_text(json, ", \"count\": "), told->count);
 	json = check_string(check_text(json, ", \"at\": "), "now");
 	REQUIRE(strcmp(json, "}") == 0);
@@ -113,15 +114,17 @@ LLVMFuzzerTestOneInput(const uint8 *data, size_t size)
 	QueueEvent	event = (QueueEvent) (input_byte(&input) % NUM_EVENTS);
 	SlotEvent	what = {.state = (char) (input_byte(&input) & 1)};
 	QueueSettings settings = {0};
+	char		batch_id[EVENT_BATCH_ID] = {0};
 
 	what.job_id = input_int64(&input);
 	what.count = input_int64(&input);
 	input_bytes(&input, settings.name, sizeof(settings.name) - 1);
-	input_bytes(&input, what.batch_id, sizeof(what.batch_id) - 1);
+	input_bytes(&input, batch_id, sizeof(batch_id) - 1);
 	told = &what;
+	told_batch = event == EVENT_BATCH_COMPLETED ? batch_id : "";
 	told_of = &settings;
 	notified = false;
-	send_event(&settings, event, &what);
+	send_event(&settings, event, &what, batch_id);
 	REQUIRE(notified);
 	return 0;
 }

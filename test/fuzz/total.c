@@ -15,6 +15,8 @@
 int			queue_max_queues = 2;
 static QueueSlot slots[2];
 QueueSlot  *QueueSlots = slots;
+static QueueShared shared;
+QueueShared *Shared = &shared;
 
 static void
 try_times(Input input)

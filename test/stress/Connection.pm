@@ -45,10 +45,17 @@ sub query
 	my ($self, $sql) = @_;
 
 	return $self->lost('') if !$self->{socket};
-	$sql .= "\0";
 	# an answer may lie there although nothing can be sent any more: why we were thrown out
-	$self->send('Q' . pack('N', 4 + length $sql) . $sql);
+	$self->request($sql);
 	return $self->receive;
+}
+
+# asks, and leaves the answer for receive()
+sub request
+{
+	my ($self, $sql) = @_;
+
+	return $self->send('Q' . pack('N', 5 + length $sql) . "$sql\0");
 }
 
 # asks, and is gone before the answer
@@ -56,7 +63,7 @@ sub abandon
 {
 	my ($self, $sql) = @_;
 
-	$self->send('Q' . pack('N', 5 + length $sql) . "$sql\0");
+	$self->request($sql);
 	return $self->lost('');
 }
 

@@ -163,7 +163,7 @@ sub drain
 	{
 		my $taken = 0;
 
-		for my $queue (qw(plain aged brief mortal dead keyed capped run))
+		for my $queue (qw(plain aged brief mortal dead keyed capped run direct mirror fallback overflow))
 		{
 			my $sent = time();
 			my $token = '0.' . ++$n;
@@ -250,6 +250,10 @@ if ($ok)
 		$check->check_order;
 		$check->check_holds;
 		$check->check_batches;
+		$check->check_copies;
+		$check->check_failures;
+		$check->check_progress;
+		$check->check_workers;
 		$check->check_rest;
 		$check->check_server_log($ENV{STRESS_LOG}, $count->{kill});
 		1;
@@ -261,5 +265,5 @@ show_evidence($connection, $check) if @problems && $connection && $connection->{
 my %count = (%{ $check->{count} || {} }, map { ($faults{$_} => $count->{$_}) } keys %faults);
 printf "stress: seed %d, %d s: %s (%s)\n", $seed, $seconds, @problems ? 'FAILED, ' . @problems . ' problems' : 'ok',
 	join ', ', map { "$_ " . ($count{$_} || 0) }
-	qw(attempted acknowledged done recovered doubled ordered flows batches kills restarts terminations cancellations);
+	qw(attempted acknowledged done recovered doubled ordered flows batches published failed progress kills restarts terminations cancellations);
 exit(@problems ? 1 : 0);

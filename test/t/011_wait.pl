@@ -124,6 +124,10 @@ for my $how ([ $dequeue, 'a taker' ], [ q{CALL queue.wait('q', '1 min')}, 'CALL 
 			"$name: $function() ends it");
 	}
 }
+# a client that is gone is noticed where the server looks for that
+$session = start_session($dequeue, connstr => $node->connstr('postgres') . " options='-c client_connection_check_interval=100ms'");
+wait_for_waiters(1, 'a taker waits');
+$session->{handle}->kill_kill(grace => 0);
 wait_for_waiters(0, 'nobody waits any more');
 
 # the right to take jobs, of one role; others wait on

@@ -41,11 +41,6 @@ use Time::HiRes qw(time sleep);
 # queue.worker_timeout
 my $silence = 1;
 
-# What any call may meet in a storm: cancelled, thrown out, crashed, a deadlock
-# with who locks tables, lock_timeout.
-# 25P02: a cancel that came after the answer has broken the transaction
-my %usual = map { ($_ => 1) } qw(25P02 57014 57P01 57P02 57P03 57P05 40P01 40001 55P03 53300 08006);
-
 sub new
 {
 	my ($class, %self) = @_;
@@ -117,7 +112,7 @@ sub ask
 		return $answer->{rows};
 	}
 	$self->note(time(), 0, '-', 'odd', $answer->{code}, $answer->{message}, $sql)
-	  if $answer->{code} ne '' && !$usual{ $answer->{code} } && !grep { $_ eq $answer->{code} } @expected;
+	  if $answer->{code} ne '' && !$Connection::usual{ $answer->{code} } && !grep { $_ eq $answer->{code} } @expected;
 	die $answer;
 }
 
@@ -194,7 +189,7 @@ sub outcome_of
 	my $answer = $self->{connection}->query($sql);
 
 	$self->note(time(), 0, '-', 'odd', $answer->{code}, $answer->{message}, $sql)
-	  if $answer->{code} ne '' && !$usual{ $answer->{code} } && !grep { $_ eq $answer->{code} } @expected;
+	  if $answer->{code} ne '' && !$Connection::usual{ $answer->{code} } && !grep { $_ eq $answer->{code} } @expected;
 	return 'u' if $answer->{status} eq 'lost';
 	$self->{code} = $answer->{code};
 	return $answer->{status} eq 'ok' && $answer->{tag} eq $tag ? 'c' : 'r';

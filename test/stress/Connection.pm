@@ -16,6 +16,11 @@ use IO::Select;
 use IO::Socket::UNIX;
 use Time::HiRes ();
 
+# What any call may meet in a storm: cancelled, thrown out, crashed, a deadlock
+# with who locks tables, lock_timeout.
+# 25P02: a cancel that came after the answer has broken the transaction
+our %usual = map { ($_ => 1) } qw(25P02 57014 57P01 57P02 57P03 57P05 40P01 40001 55P03 53300 08006);
+
 # nothing that a client asks for may take that long
 our $patience = 120;
 

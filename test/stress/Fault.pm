@@ -16,10 +16,6 @@ use Time::HiRes qw(time sleep);
 *pick = \&Client::pick;
 *draw = \&Client::draw;
 
-# What a session may meet besides the usual: a table is busy, a database is in use or gone
-# 25P02: a cancel that came after the answer has broken the transaction
-my %usual = map { ($_ => 1) } qw(25P02 57014 57P01 57P02 57P03 57P05 40P01 40001 55P03 53300 08006);
-
 # A process beside the clients: $work->(sub { ask }) again and again, reconnected
 # whenever it must be.  What nobody expects goes to its log.
 sub companion
@@ -35,7 +31,7 @@ sub companion
 
 		return $answer->{rows} if $answer->{status} eq 'ok';
 		print $log join("\t", time(), 0, '-', 'odd', $answer->{code}, map { s/[\t\n]/ /gr } $answer->{message}, $sql), "\n"
-		  if $answer->{code} ne '' && !$usual{ $answer->{code} } && !grep { $answer->{code} =~ /^$_/ } @expected,
+		  if $answer->{code} ne '' && !$Connection::usual{ $answer->{code} } && !grep { $answer->{code} =~ /^$_/ } @expected,
 		  @{ $o{expected} || [] };
 		return;
 	};
@@ -242,18 +238,18 @@ sub create_twice
 	{
 		# there is an extension, a schema, or a row of theirs in a catalog
 		$wrong->("CREATE EXTENSION beside another: $answer->{code} $answer->{message}")
-		  if $answer->{code} !~ /^(42710|42P06|23505)$/ && !$usual{ $answer->{code} };
+		  if $answer->{code} !~ /^(42710|42P06|23505)$/ && !$Connection::usual{ $answer->{code} };
 	}
 	$wrong->('CREATE EXTENSION has succeeded twice') if @made > 1;
 	$wrong->('CREATE EXTENSION has failed twice: ' . join ', ', map { $_->{code} } @answers)
-	  if !@made && !grep { $_->{status} eq 'lost' || $usual{ $_->{code} } } @answers;
+	  if !@made && !grep { $_->{status} eq 'lost' || $Connection::usual{ $_->{code} } } @answers;
 	if (@made)
 	{
 		my $answer = $sessions[1]->query(q{SELECT queue.create_queue('q'); SELECT queue.enqueue('q', '{}', delay => '10 ms');
 			SELECT job_id IS NOT NULL FROM queue.dequeue_batch('q', wait => '10 s')});
 		$wrong->("an extension made beside another is of no use: $answer->{status} $answer->{code} $answer->{message}")
 		  if $answer->{status} eq 'ok' ? !@{ $answer->{rows} } || $answer->{rows}[-1][0] ne 't'
-		  : $answer->{status} eq 'error' && !$usual{ $answer->{code} };
+		  : $answer->{status} eq 'error' && !$Connection::usual{ $answer->{code} };
 	}
 	$sessions[0]->close;
 	return $sessions[1];

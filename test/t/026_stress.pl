@@ -20,7 +20,8 @@ my $dir = "$FindBin::RealBin/../stress";
 sub storm
 {
 	my ($name, $seed, $seconds, $sabotage) = @_;
-	my $node = new_node($name, conf => slurp_file("$dir/server.conf"));
+	my $little = $seed % 4 == 3 && !$sabotage ? slurp_file("$dir/little_room.conf") : '';
+	my $node = new_node($name, conf => slurp_file("$dir/server.conf") . $little);
 
 	local %ENV = (%ENV, PGDATA => $node->data_dir, PGHOST => $node->host, PGPORT => $node->port,
 		PGUSER => $node->safe_psql('postgres', 'SELECT current_user'),

@@ -357,6 +357,10 @@ sub check_workers
 		Time::HiRes::sleep(0.1);
 	}
 	$self->problems('workers are alive that have been silent for long', @alive);
+	my $kept = $self->log_of('kept');
+	$self->{count}{kept} = $kept;
+	$self->problem("$kept times a worker has kept what it should have given back by signing off")
+	  if $kept > 1 + $self->log_of('returned') / 50;
 	my %off = map { ($_->{fields}[0] => 1) } grep { $_->{outcome} eq 'c' } $self->log_of('off');
 	$self->problems('workers have signed off and are known', grep { $off{$_} }
 		map { $_->[0] } $self->rows(q{SELECT worker FROM queue.worker WHERE kind = 'outside'}));

@@ -23,6 +23,8 @@
 #	hold	job, attempt, queue, group, limit_key, end: the client believed to hold it from the answer to the end at least
 #	give	job					what it gave back by fail, release or sign_off
 #	progress	job, attempt, percent
+#	returned	worker			it has signed off, and holds nothing
+#	kept	worker				or something
 #	off		worker				it has signed off, and is not heard of again
 #	odd		code, message, query	an error that nobody expects
 #	wrong	what				an answer that must not be
@@ -686,7 +688,12 @@ sub sign_off
 		$self->want('give', $_) for sort keys %{ $self->{named} };
 		$self->ask("SELECT queue.sign_off('$name')");
 	});
-	$self->{named} = {} if $outcome eq 'c';
+	return $outcome if $outcome ne 'c';
+	$self->{named} = {};
+	# what is claimed beside a sweep may be missed, and ends by its own time
+	my $sent = time();
+	my $kept = $self->quietly("SELECT count(*) FROM queue.job WHERE worker = '$name' AND state = 'active' AND lease_expires_at > now()");
+	$self->tell('c', $sent, [ $kept->[0][0] ? 'kept' : 'returned', $name ]) if $kept;
 	return $outcome;
 }
 

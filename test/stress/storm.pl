@@ -277,5 +277,5 @@ show_evidence($connection, $check) if @problems && $connection && $connection->{
 my %count = (%{ $check->{count} || {} }, map { ($faults{$_} => $count->{$_}) } keys %faults);
 printf "stress: seed %d, %d s: %s (%s)\n", $seed, $seconds, @problems ? 'FAILED, ' . @problems . ' problems' : 'ok',
 	join ', ', map { "$_ " . ($count{$_} || 0) }
-	qw(attempted acknowledged done recovered doubled ordered flows batches published failed progress kills restarts terminations cancellations);
+	qw(attempted acknowledged done recovered doubled ordered flows batches published failed progress kept kills restarts terminations cancellations);
 exit(@problems ? 1 : 0);

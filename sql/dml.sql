@@ -150,6 +150,16 @@ BEGIN;
 ALTER TABLE queue.job_live ADD COLUMN extra int;
 SELECT errors($$queue.enqueue('q', '1')$$, $$queue.dequeue_batch('q')$$);
 ROLLBACK;
+-- which is nobody's business who fills other tables
+BEGIN;
+ALTER TABLE queue.unique_key ADD COLUMN extra int;
+CREATE TABLE other (n int);
+COPY other FROM STDIN;
+1
+\.
+SELECT count(*) FROM other;
+SELECT errors($$queue.enqueue('q', '1')$$);
+ROLLBACK;
 BEGIN;
 DROP TABLE queue.job_parked CASCADE;
 ROLLBACK;

@@ -243,7 +243,8 @@ note_restorer(const QueueCatalog *cat)
 
 /*
  * Does a command fill one of our tables?  Whoever may not, is told so by the
- * server, and nobody waits for him.
+ * server, and nobody waits for him.  Nor does the state of our tables concern
+ * who fills another.
  */
 static bool
 fills_our_table(Node *node)
@@ -252,13 +253,12 @@ fills_our_table(Node *node)
 	const QueueCatalog *cat;
 	Oid			table_id;
 
-	if (!IsA(node, CopyStmt) || !copy->is_from || copy->relation == NULL)
-		return false;
-	if (!QueueSharedReady() || (cat = QueueCatalogGet(true)) == NULL)
+	if (!IsA(node, CopyStmt) || !copy->is_from || copy->relation == NULL || !QueueSharedReady())
 		return false;
 	table_id = RangeVarGetRelid(copy->relation, NoLock, true);
-	if (!OidIsValid(table_id) || get_rel_namespace(table_id) != cat->schema ||
-		pg_class_aclcheck(table_id, GetUserId(), ACL_INSERT) != ACLCHECK_OK)
+	if (!OidIsValid(table_id) || get_rel_namespace(table_id) != get_namespace_oid(QUEUE_SCHEMA, true) ||
+		pg_class_aclcheck(table_id, GetUserId(), ACL_INSERT) != ACLCHECK_OK ||
+		(cat = QueueCatalogGet(true)) == NULL)
 		return false;
 	note_restorer(cat);
 	return true;

@@ -129,6 +129,14 @@ SELECT queue_id = :q AS q, count(*) FROM queue.job_parked WHERE payload ->> 'n' 
 SELECT batch_id, count(*) FROM queue.job_archive WHERE batch_id = 'b2' GROUP BY 1;
 RESET enable_seqscan;
 DROP INDEX queue.extra_batch, queue.extra_partial, queue.extra_parked, queue.extra_archive;
+-- as many as interrupted commands leave behind
+DO $$ BEGIN FOR i IN 1..20 LOOP EXECUTE format('CREATE INDEX extra_%s ON queue.job_parked (attempt)', i); END LOOP; END $$;
+SELECT count(queue.enqueue('q', '{"n": 31}', delay => '1h'));
+SET enable_seqscan = off;
+SELECT count(*) FROM queue.job_parked WHERE attempt = 0 AND payload ->> 'n' = '31';
+RESET enable_seqscan;
+DO $$ BEGIN FOR i IN 1..20 LOOP EXECUTE format('DROP INDEX queue.extra_%s', i); END LOOP; END $$;
+SELECT queue.cancel(job_id) FROM queue.job WHERE payload ->> 'n' = '31';
 CLUSTER queue.job_live USING job_live_pkey;
 VACUUM FULL queue.job_parked;
 VACUUM (ANALYZE) queue.job_live;
@@ -141,6 +149,16 @@ SELECT counts('q');
 BEGIN;
 ALTER TABLE queue.job_live ADD COLUMN extra int;
 SELECT errors($$queue.enqueue('q', '1')$$, $$queue.dequeue_batch('q')$$);
+ROLLBACK;
+-- which is nobody's business who fills other tables
+BEGIN;
+ALTER TABLE queue.unique_key ADD COLUMN extra int;
+CREATE TABLE other (n int);
+COPY other FROM STDIN;
+1
+\.
+SELECT count(*) FROM other;
+SELECT errors($$queue.enqueue('q', '1')$$);
 ROLLBACK;
 BEGIN;
 DROP TABLE queue.job_parked CASCADE;

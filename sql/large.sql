@@ -70,6 +70,29 @@ SELECT count(*) FROM queue.enqueue_batch('q', array_fill(noise(20), '{200}'));
 SELECT count(*), min(length(payload ->> 0)), max(length(payload ->> 0)) FROM queue.dequeue_batch('q', 200);
 SELECT queue.complete_many(array_agg(job_id)) FROM queue.job;
 SELECT counts('q');
+
+-- too large for us, or for the server: an error, of which nothing stays; as deep as the server allows goes through
+CREATE TEMP VIEW own_memory AS SELECT sum(total_bytes) AS bytes FROM pg_backend_memory_contexts;
+SELECT bytes AS before FROM own_memory \gset
+\set VERBOSITY sqlstate
+SELECT queue.enqueue('q', to_jsonb(repeat('x', 100000000)));
+SELECT queue.enqueue('q', '{}', headers => jsonb_build_object('h', repeat('x', 100000000)));
+SELECT queue.enqueue_batch('q', ARRAY['1', to_jsonb(repeat('x', 100000000))]);
+SELECT queue.enqueue('q', (repeat('[', 200000) || repeat(']', 200000))::jsonb);
+SELECT queue.enqueue('q', '"\u0000"');
+SELECT queue.enqueue('q', '"\ud800"');
+SELECT queue.enqueue('q', '1e400000');
+SELECT queue.enqueue('q', (repeat('[', 5000) || repeat(']', 5000))::jsonb) IS NOT NULL;
+SELECT queue.complete(job_id, payload, attempt), payload = (repeat('[', 5000) || repeat(']', 5000))::jsonb
+FROM queue.dequeue_batch('q');
+SELECT queue.enqueue('q', '1') IS NOT NULL;
+SELECT queue.complete(job_id, to_jsonb(repeat('x', 100000000)), attempt) FROM queue.dequeue_batch('q');
+SELECT queue.fail(job_id, repeat('x', 100000000), retry => false) FROM queue.dequeue_batch('q');
+\set VERBOSITY default
+SELECT length(error) FROM queue.job_finished WHERE state = 'failed' ORDER BY finished_at DESC LIMIT 1;
+SELECT bytes < :before + 2000000 FROM own_memory;
+SELECT counts('q');
+DROP VIEW own_memory;
 SELECT queue.clean('q', '0');
 DROP FUNCTION taken, noise;
 SELECT queue.drop_queue('q');

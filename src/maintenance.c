@@ -25,8 +25,8 @@
  * A restore fills one table after the other, each in a transaction of its own.
  * What is there half way must not be mended: a job would get a group that is
  * still to come, rows of a queue that is not there yet would be rubbish.  The
- * trigger on the tables tells who uses COPY; rounds wait for that process, and a
- * round that has begun ends (is_restoring()).
+ * utility hook tells who uses COPY, the trigger on the tables who inserts rows;
+ * rounds wait for that process, and a round that has begun ends (is_restoring()).
  *
  * Takers that wait are woken by whoever notes a job, so by the worker, too: by
  * the commit of a move, and for each ended lease (see wait.c).
@@ -1176,7 +1176,7 @@ find_installation(Oid *live_id)
 /*
  * Is a restore under way?  It fills one table after the other, and a job whose
  * group or limit is not there yet must not get a new one.  It is over when who
- * used COPY last is idle for some seconds, or gone, and nobody else uses it.
+ * has put in rows last is idle for some seconds, or gone, and nobody uses COPY.
  */
 static bool
 is_restoring(Installation *installation)

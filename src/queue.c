@@ -11,18 +11,20 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
+#include "commands/extension.h"
 #include "commands/trigger.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
-#include "utils/backend_status.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
 #include "catalog.h"
@@ -229,6 +231,47 @@ wanted_database(Node *node)
 	return OidIsValid(database_id) && owns_database(database_id) ? database_id : InvalidOid;
 }
 
+/* who fills our tables: see _dml_trigger */
+static void
+note_restorer(const QueueCatalog *cat)
+{
+	Installation *installation = QueueInstallation(cat->live);
+
+	if (installation)
+		pg_atomic_write_u32(&installation->restorer, MyProcPid);
+}
+
+/*
+ * Does a command fill one of our tables?  Whoever may not, is told so by the
+ * server, and nobody waits for him.  Nor does the state of our tables concern
+ * who fills another.
+ */
+static bool
+fills_our_table(Node *node)
+{
+	CopyStmt   *copy = (CopyStmt *) node;
+	const QueueCatalog *cat;
+	Oid			table_id;
+
+	if (!IsA(node, CopyStmt) || !copy->is_from || copy->relation == NULL || !QueueSharedReady())
+		return false;
+	table_id = RangeVarGetRelid(copy->relation, NoLock, true);
+	if (!OidIsValid(table_id) || get_rel_namespace(table_id) != get_namespace_oid(QUEUE_SCHEMA, true) ||
+		pg_class_aclcheck(table_id, GetUserId(), ACL_INSERT) != ACLCHECK_OK ||
+		(cat = QueueCatalogGet(true)) == NULL)
+		return false;
+	note_restorer(cat);
+	return true;
+}
+
+/* whatever is cached or counted may be wrong from the end of the transaction */
+static void
+forget_all(void)
+{
+	QueueXactForgetAll();
+	QueueCatalogInvalidate();
+}
+
 /* call what comes after us */
 static void
 next_process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
@@ -249,6 +292,7 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	Node	   *node = pstmt->utilityStmt;
 	QueuePrepared *prepared = NULL;
 	bool		commit = false;
+	bool		fills = fills_our_table(node);
 	Oid			wanted = InvalidOid;
 
 	if (IsA(node, TransactionStmt) && context == PROCESS_UTILITY_TOPLEVEL)
@@ -270,6 +314,9 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 		QueuePreparedFinish(prepared, commit);
 	if (IsA(node, CreatedbStmt))
 		QueueXactAnnounceDatabase();
+	/* the trigger may be switched off */
+	if (fills)
+		forget_all();
 	/* after an error the hold expires by itself */
 	if (OidIsValid(wanted))
 		QueueLauncherRelease(wanted);
@@ -307,10 +354,10 @@ queue__announce(PG_FUNCTION_ARGS)
 
 /*
  * Somebody has changed one of our tables by SQL: a superuser, or a restore.
- * Whatever is cached or counted may be wrong from the end of the transaction.
  * A restore fills one table after the other, each in its own transaction; what
  * is there in between would be mended, against what is still to come.  So the
- * maintenance worker waits for who uses COPY: see maintenance.c.
+ * maintenance worker waits for who inserts rows, or uses COPY, which the hook
+ * sees as it begins, of tables without this trigger, too: see maintenance.c.
  */
 Datum
 queue__dml_trigger(PG_FUNCTION_ARGS)
@@ -323,15 +370,9 @@ queue__dml_trigger(PG_FUNCTION_ARGS)
 				 errhint("Do not call it.")));
 	if (!QueueSpiActive())
 	{
-		if (MyBEEntry && MyBEEntry->st_progress_command == PROGRESS_COMMAND_COPY)
-		{
-			Installation *installation = QueueInstallation(QueueCatalogGet(false)->live);
-
-			if (installation)
-				pg_atomic_write_u32(&installation->restorer, MyProcPid);
-		}
-		QueueXactForgetAll();
-		QueueCatalogInvalidate();
+		if (TRIGGER_FIRED_BY_INSERT(((TriggerData *) fcinfo->context)->tg_event) && !creating_extension)
+			note_restorer(QueueCatalogGet(false));
+		forget_all();
 	}
 	PG_RETURN_POINTER(NULL);
 }

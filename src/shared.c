@@ -176,6 +176,7 @@ startup_shared(void)
 			pg_atomic_init_u64(&installation->dead, 0);
 			pg_atomic_init_u32(&installation->restorer, 0);
 			pg_atomic_init_u32(&installation->recount, 0);
+			pg_atomic_init_u32(&installation->late_slots, 0);
 			pg_atomic_init_u32(&installation->batches, 0);
 			pg_atomic_init_u32(&installation->events, 0);
 			pg_atomic_init_u32(&installation->idle, 0);
@@ -479,10 +480,14 @@ make_slot(int installation, int32 queue_id)
 		slot->queue_id = queue_id;
 		slot->installation = installation;
 		SlotKeys[slot - QueueSlots] = (SlotKey) {installation, queue_id};
-		/* a queue that had to do without until now was not counted */
+		/*
+		 * A queue that had to do without until now was not counted.  Transactions
+		 * that have changed it meanwhile tell so: see QueueXactSlot().
+		 */
 		if (Installations[installation].incomplete)
 		{
 			Installations[installation].incomplete = false;
+			pg_atomic_fetch_add_u32(&Installations[installation].late_slots, 1);
 			pg_atomic_write_u32(&Installations[installation].recount, 1);
 		}
 		return slot;

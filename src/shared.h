@@ -244,6 +244,7 @@ typedef struct Installation
 	pg_atomic_uint32 recount;	/* the counters are not to be trusted */
 	pg_atomic_uint32 session_ended; /* one that may have had bound leases */
 	bool		incomplete;		/* some queue got no slot, so is not counted; Shared->lock */
+	pg_atomic_uint32 late_slots;	/* counts slots of queues that may have gone without */
 	bool		short_of_slots;	/* some queue has none, as the maintenance worker found last */
 	pg_atomic_uint32 restorer;	/* process that has filled our tables by COPY, or 0 */
 	pg_atomic_uint32 batches;	/* 1: jobs of batches have ended, look at them;

@@ -53,12 +53,8 @@ QueueIndexesOpen(QueueIndexes *indexes, Relation heap)
 
 	indexes->count = 0;
 	indexes->estate = NULL;
-	if (list_length(list) > MAX_INDEXES)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("table \"%s\" has more than %d indexes",
-						RelationGetRelationName(heap), MAX_INDEXES),
-				 errhint("Drop those that do not belong to the extension.")));
+	indexes->index = palloc(Max(list_length(list), 1) * sizeof(Relation));
+	indexes->info = palloc(Max(list_length(list), 1) * sizeof(IndexInfo *));
 	foreach(lc, list)
 	{
 		Relation	index = index_open(lfirst_oid(lc), RowExclusiveLock);
@@ -116,6 +112,8 @@ close_indexes(QueueIndexes *indexes, LOCKMODE lock)
 		FreeExecutorState(indexes->estate);
 	indexes->estate = NULL;
 	indexes->count = 0;
+	pfree(indexes->index);
+	pfree(indexes->info);
 }
 
 void

@@ -25,13 +25,16 @@
 #include "job.h"
 #include "xact.h"
 
-/* every index of a table, for those whose indexes we do not know by heart */
-#define MAX_INDEXES	16
+/*
+ * Every index of a table, for those whose indexes we do not know by heart.  There
+ * may be many: what a REINDEX CONCURRENTLY leaves behind that was interrupted is
+ * an index as well.
+ */
 typedef struct QueueIndexes
 {
 	int			count;
-	Relation	index[MAX_INDEXES];
-	IndexInfo  *info[MAX_INDEXES];
+	Relation   *index;
+	IndexInfo **info;
 	EState	   *estate;			/* only if one has expressions or a predicate */
 } QueueIndexes;
 

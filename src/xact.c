@@ -125,6 +125,8 @@ static int	num_checks,
 static Installation *checks_installation;
 
 static Installation *forget_all;	/* whose hints and counters, or NULL */
+static Installation *without_slot;	/* where we have met a queue without one, or NULL */
+static uint32 late_slots;		/* what it had counted before that */
 static Installation *batches;	/* whose worker is to look at them, or NULL */
 static bool batch_closed;		/* at once */
 static bool announce_extension;
@@ -170,6 +172,13 @@ QueueXactSlot(int32 queue_id)
 
 	pins = grow(pins, num_pins, &max_pins, sizeof(PinnedSlot));
 	slot = QueueSlotPin(live_id, queue_id);
+	if (slot == NULL && without_slot == NULL &&
+		(without_slot = QueueInstallation(live_id)) != NULL)
+	{
+		/* a slot that is made after we have looked in vain is counted after this */
+		late_slots = pg_atomic_read_u32(&without_slot->late_slots);
+		slot = QueueSlotPin(live_id, queue_id);
+	}
 	if (slot == NULL)
 		return NULL;
 	pins[num_pins++] = (PinnedSlot) {live_id, queue_id, slot, false};
@@ -621,6 +630,18 @@ wake_takers(bool commit, SubTransactionId subid)
 	}
 }
 
+/*
+ * What we have done to a queue without a slot is recorded nowhere.  If it may
+ * have got one meanwhile, its hints and counters know nothing of us: whoever has
+ * counted has not seen what we are about to make visible.
+ */
+static void
+look_for_late_slots(void)
+{
+	if (without_slot && pg_atomic_read_u32(&without_slot->late_slots) != late_slots)
+		forget_all = without_slot;
+}
+
 /* forget everything; the arrays stay for the next transaction */
 static void
 end_transaction(void)
@@ -628,7 +649,7 @@ end_transaction(void)
 	for (int i = 0; i < num_pins; i++)
 		QueueSlotUnpin(pins[i].slot);
 	num_pins = num_hints = num_counts = num_times = num_checks = 0;
-	forget_all = batches = NULL;
+	forget_all = without_slot = batches = NULL;
 	batch_closed = false;
 	announce_extension = announce_database = false;
 	claims = CLAIMS_NONE;
@@ -702,6 +723,9 @@ before_prepare(void)
 	int			kept = 0;
 
 	check_places();
+	/* nobody knows who gets a slot until it is finished */
+	if (without_slot)
+		forget_all = without_slot;
 	for (int i = 0; i < num_pins; i++)
 		wake |= pins[i].wake_all;
 	for (int i = 0; i < num_hints; i++)
@@ -763,6 +787,7 @@ xact_callback(XactEvent event, void *arg)
 			tell_totals();
 			settle_limits(true, InvalidSubTransactionId);
 			wake_takers(true, InvalidSubTransactionId);
+			look_for_late_slots();
 			if (forget_all)
 			{
 				QueueHintLowerAll(forget_all);
@@ -796,6 +821,7 @@ xact_callback(XactEvent event, void *arg)
 				tell_abort(&hints[i]);
 			settle_limits(false, InvalidSubTransactionId);
 			wake_takers(false, InvalidSubTransactionId);
+			look_for_late_slots();
 			/* row locks that SQL held may have made a look skip rows */
 			if (forget_all)
 			{
@@ -978,6 +1004,7 @@ subxact_callback(SubXactEvent event, SubTransactionId my_subid,
 			QueueHeartbeatAbortSub(my_subid);
 			while (num_checks > 0 && checks[num_checks - 1].subid >= my_subid)
 				num_checks--;
+			look_for_late_slots();
 			/* our own looks have seen what is undone now */
 			if (forget_all)
 			{

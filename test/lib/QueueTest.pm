@@ -34,6 +34,7 @@ our @EXPORT = qw(
   new_node create_extension wait_for kill_backend
   check_counters check_structure
   create_states states_of check_states
+  start_bouncer stop_bouncer
   create_load start_load stop_load drain_load check_load
   faults_library start_with_faults set_faults
 );
@@ -103,6 +104,57 @@ sub set_faults
 	# in place, as it is mapped
 	syswrite $handle, pack('q l l', 1_000_000 * ($faults{clock} || 0), $faults{data} ? 1 : 0, $faults{wal} ? 1 : 0);
 	close $handle;
+	return;
+}
+
+# ---------------------------------------------------------------------
+# PgBouncer, one transaction a connection
+# ---------------------------------------------------------------------
+
+# Start it before a node, with that many connections for its clients; returns
+# where they, and who administers it, connect to.  undef if it is not installed.
+sub start_bouncer
+{
+	my ($node, $connections) = @_;
+	my ($program) = grep { -x } map { "$_/pgbouncer" } split(/:/, $ENV{PATH}), '/usr/sbin', '/usr/local/sbin';
+
+	return undef unless $program;
+	my $dir = PostgreSQL::Test::Utils::tempdir_short();
+	my $port = PostgreSQL::Test::Cluster::get_free_port();
+	my $user = $node->safe_psql('postgres', 'SELECT current_user');
+	my $connstr = "host=$dir port=$port user=$user";
+	my %bouncer = (connstr => "$connstr dbname=postgres", admin => "$connstr dbname=pgbouncer", stdout => '', stderr => '');
+
+	append_to_file("$dir/users", qq{"$user" ""\n});
+	append_to_file("$dir/pgbouncer.ini", sprintf(q{[databases]
+* = host=%s port=%s user=%s
+[pgbouncer]
+listen_addr =
+unix_socket_dir = %s
+listen_port = %s
+auth_type = any
+auth_file = %s
+admin_users = %s
+pool_mode = transaction
+default_pool_size = %s
+max_client_conn = 200
+}, $node->host, $node->port, $user, $dir, $port, "$dir/users", $user, $connections));
+	$bouncer{handle} = IPC::Run::start([ $program, "$dir/pgbouncer.ini" ],
+		'<', \undef, '>', \$bouncer{stdout}, '2>', \$bouncer{stderr});
+	for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
+	{
+		return \%bouncer if -S "$dir/.s.PGSQL.$port";
+		Time::HiRes::sleep(0.1);
+	}
+	die "pgbouncer does not start: $bouncer{stderr}";
+}
+
+sub stop_bouncer
+{
+	my ($bouncer) = @_;
+
+	$bouncer->{handle}->signal('TERM');
+	$bouncer->{handle}->finish;
 	return;
 }
 

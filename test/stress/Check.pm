@@ -8,6 +8,7 @@
 #	unexpected	it has an end, and was never attempted, or its transaction was
 #				rolled back
 #	recovered	it has an end, and nobody could know whether its enqueue had committed
+#	copies		a message, or a job with a mirror, is in each of its queues once, or in none
 #	doubled		it was taken again while a client may have been working on it: each time
 #				must be explained, by the log of jobs (a lease that ended) or by a crash.
 #				Work in the transaction that completes the job is never doubled.
@@ -129,26 +130,29 @@ sub read_database
 
 	# what has become of each job: rows of what is over, and of what is done
 	for ($self->rows(q{
-		SELECT a.job_id, q.queue_name, a.state, a.payload ->> 'key', a.attempt, a.max_attempts, a.unique_key, a.error
+		SELECT a.job_id, q.queue_name, a.state, a.payload ->> 'key', a.attempt, a.max_attempts, a.unique_key, a.error,
+			a.progress ->> 'percent'
 		FROM queue.job_archive AS a JOIN queue.queue AS q USING (queue_id)}))
 	{
 		my %row;
 
-		@row{qw(job queue state key attempt max_attempts unique error)} = @$_;
+		@row{qw(job queue state key attempt max_attempts unique error percent)} = @$_;
 		push @{ $self->{archive}{ $row{job} } }, \%row;
 	}
-	for ($self->rows('SELECT job_id, seq, token, attempt, key, group_key, serial FROM stress.done ORDER BY seq'))
+	for ($self->rows('SELECT job_id, seq, token, attempt, key, group_key, serial, kind, by FROM stress.done ORDER BY seq'))
 	{
 		my %row;
 
-		@row{qw(job seq token attempt key group serial)} = @$_;
+		@row{qw(job seq token attempt key group serial kind by)} = @$_;
 		push @{ $self->{done}{ $row{job} } }, \%row;
 		push @{ $self->{by_token}{ $row{token} } }, $row{job} if defined $row{token};
 	}
-	for ($self->rows(q{SELECT job_id, extract(epoch FROM at), event FROM queue.job_log ORDER BY at}))
+	for ($self->rows(q{SELECT l.job_id, extract(epoch FROM l.at), l.event, l.message, (q.on_failed IS NOT NULL)::int
+		FROM queue.job_log AS l LEFT JOIN queue.queue AS q USING (queue_id) ORDER BY at}))
 	{
-		push @{ $self->{history}{ $_->[0] } }, { at => $_->[1], event => $_->[2] };
+		push @{ $self->{history}{ $_->[0] } }, { at => $_->[1], event => $_->[2], message => $_->[3] || '', calls => $_->[4] };
 	}
+	$self->{calls}{ $_->[0] }++ for $self->rows('SELECT job_id FROM stress.failure');
 	return;
 }
 
@@ -165,6 +169,7 @@ sub check_total
 	my ($self) = @_;
 	my (%outcome, @lost, @unexpected, @mixed, %count);
 
+	$self->expect_copies;
 	for my $line ($self->log_of('enqueue'))
 	{
 		my ($key, $queue, $job, $unique) = @{ $line->{fields} };
@@ -187,6 +192,17 @@ sub check_total
 			push @mixed, "$job ($key)" if grep { ($_->{key} || '-') ne $key } @{ $archived || [] }, @{ $done || [] };
 		}
 	}
+	for my $line ($self->log_of('publish'))
+	{
+		my ($key, $topic, $jobs) = @{ $line->{fields} };
+
+		$outcome{$key} = $line->{outcome};
+		next if $line->{outcome} ne 'c';
+		for my $job (grep { /\d/ } split /,/, $jobs)
+		{
+			push @lost, "$job ($key of $topic)" if !$self->{archive}{$job};
+		}
+	}
 	# a callback is attempted by who creates the batch
 	$outcome{"cb $_->{fields}[0]"} = $_->{outcome} for $self->log_of('batch');
 
@@ -199,7 +215,9 @@ sub check_total
 		next if ($row->{queue} || '') eq 'temporary';
 		$key = '-' if !defined $key;
 		push @unexpected, "$job ($key)" if !$outcome{$key} || $outcome{$key} eq 'r';
-		push @mixed, "$job ($key again)" if $seen{$key}++;
+		# of some there are more: see check_copies
+		push @mixed, "$job ($key again)" if $seen{$key}++ && !$self->{copies}{$key};
+		push @{ $self->{copies}{$key}{have} }, $row->{queue} if $self->{copies}{$key};
 		$count{recovered}++ if ($outcome{$key} || '') eq 'u';
 	}
 	$self->{count}{$_} = $count{$_} || 0 for qw(attempted acknowledged recovered);
@@ -207,6 +225,145 @@ sub check_total
 	$self->problems('jobs are lost', @lost);
 	$self->problems('jobs are unexpected', @unexpected);
 	$self->problems('jobs are not what was put in', @mixed);
+	return;
+}
+
+# Who hears of a topic: as setup.sql says, in other words.
+sub audience
+{
+	my ($topic) = @_;
+	my %audience = (
+		'news' => 'plain', 'news.paid' => 'capped plain run', 'news.paid.late' => 'capped plain', 'other.paid' => 'plain',
+		'nobody.listens' => '');
+
+	return ($audience{$topic}, $topic =~ /^news/);
+}
+
+# What is put into several queues at once, or into one or another.
+sub expect_copies
+{
+	my ($self) = @_;
+
+	for my $line ($self->log_of('publish'))
+	{
+		my ($key, $topic) = @{ $line->{fields} };
+		my ($audience, $aged) = audience($topic);
+
+		$self->{copies}{$key} = { want => [ $audience, $aged ? join ' ', sort 'aged', split / /, $audience : () ],
+			outcome => $line->{outcome}, have => [] };
+		$self->{count}{published}++;
+	}
+	for my $line ($self->log_of('enqueue'))
+	{
+		my ($key, $queue) = @{ $line->{fields} };
+
+		next if $queue ne 'mirror' && $queue ne 'fallback';
+		$self->{copies}{$key} = { want => [ $queue eq 'mirror' ? 'mirror plain' : ('fallback', 'overflow') ],
+			outcome => $line->{outcome}, have => [] };
+	}
+	return;
+}
+
+# A message reaches each queue that is bound to its topic, once and in one
+# transaction; so do the two jobs of a queue with a mirror.
+sub check_copies
+{
+	my ($self) = @_;
+	my @wrong;
+
+	for my $key (sort keys %{ $self->{copies} })
+	{
+		my $copies = $self->{copies}{$key};
+		my $have = join ' ', sort @{ $copies->{have} };
+
+		next if $copies->{outcome} ne 'c' && $have eq '';
+		push @wrong, "$key (in $have, but wanted in " . join(', or ', @{ $copies->{want} }) . ')'
+		  if $copies->{outcome} eq 'r' || !grep { $_ eq $have } @{ $copies->{want} };
+	}
+	$self->problems('messages have not reached their queues', @wrong);
+	return;
+}
+
+# on_failed is called once for each job that has failed for good, and what it did
+# for a job is there, unless it has raised an error.  A handler never runs for
+# longer than the job_timeout.
+sub check_failures
+{
+	my ($self) = @_;
+	my (@wrong, @long);
+
+	for my $job (sort { $a <=> $b } keys %{ { %{ $self->{history} || {} }, %{ $self->{calls} || {} } } })
+	{
+		my @events = grep { $_->{calls} && $_->{event} eq 'failed' && $_->{message} !~ /^not moved: / } @{ $self->{history}{$job} || [] };
+		my $errors = grep { $_->{message} eq 'on_failed raised an error' } @events;
+		my $failed = @events - $errors;
+		my $calls = $self->{calls}{$job} || 0;
+
+		$self->{count}{failed} += $failed;
+		push @wrong, "$job (has failed $failed times; $calls calls, $errors errors)"
+		  if $calls + $errors != $failed || $calls && $job % 10 == 0;
+	}
+	$self->problems('jobs have failed without on_failed, or the other way round', @wrong);
+	for my $done (map { @$_ } values %{ $self->{done} })
+	{
+		push @long, $done->{job} if ($done->{kind} || '') eq 'long' && $done->{by} !~ /^stress /;
+	}
+	$self->problems('jobs have run for longer than they may', @long);
+	return;
+}
+
+# What was told last of the attempt that has completed a job is in its row,
+# unless a crash came in between.
+sub check_progress
+{
+	my ($self) = @_;
+	my (%last, %done, @wrong);
+
+	# then whatever was told of longest ago is forgotten
+	return if $self->{little_room};
+	for my $line (sort { $a->{told} <=> $b->{told} } grep { $_->{outcome} ne 'r' } $self->log_of('progress'))
+	{
+		$last{ $line->{fields}[0] } = $line;
+		$self->{count}{progress}++;
+	}
+	for my $line (grep { $_->{outcome} eq 'c' } $self->log_of('done'))
+	{
+		$done{$_} = $line for split /,/, $line->{fields}[1];
+	}
+	for my $job (keys %last)
+	{
+		my ($told, $done, $row) = ($last{$job}, $done{$job}, $self->{archive}{$job} && $self->{archive}{$job}[0]);
+
+		next if !$done || !$row || $told->{outcome} ne 'c' || $told->{fields}[1] != $row->{attempt} || $told->{client} != $done->{client};
+		next if grep { $_->{to} >= $told->{sent} && $_->{from} <= $done->{told} } @{ $self->{crashes} };
+		push @wrong, "$job (told $told->{fields}[2], has " . (defined $row->{percent} ? $row->{percent} : 'none') . ')'
+		  if !defined $row->{percent} || $row->{percent} != $told->{fields}[2];
+	}
+	$self->problems('jobs have another progress than was told of them', @wrong);
+	return;
+}
+
+# who has signed off is unknown, who has fallen silent is stale, and holds nothing
+sub check_workers
+{
+	my ($self) = @_;
+	my $alive = q{SELECT worker || coalesce(' with job ' || job_id, '') FROM queue.worker
+		WHERE kind = 'outside' AND (state <> 'stale' OR job_id IS NOT NULL)};
+	my @alive;
+
+	for (1 .. 100)
+	{
+		@alive = map { $_->[0] } $self->rows($alive) or last;
+		Time::HiRes::sleep(0.1);
+	}
+	$self->problems('workers are alive that have been silent for long', @alive);
+	my $kept = $self->log_of('kept');
+	$self->{count}{kept} = $kept;
+	$self->problem("$kept times a worker has kept what it should have given back by signing off")
+	  if $kept > 1 + $self->log_of('returned') / 50;
+	my %off = map { ($_->{fields}[0] => 1) } grep { $_->{outcome} eq 'c' } $self->log_of('off');
+	$self->problems('workers have signed off and are known', grep { $off{$_} }
+		map { $_->[0] } $self->rows(q{SELECT worker FROM queue.worker WHERE kind = 'outside'}));
 	return;
 }
 
@@ -308,20 +465,27 @@ sub check_order
 sub check_holds
 {
 	my ($self) = @_;
-	my (%by_job, %cancelled, %holders, @holds);
+	my (%by_job, %cancelled, %given, %first, %holders);
 
 	for my $line (grep { $_->{outcome} ne 'r' } $self->log_of('cancel'))
 	{
-		push @{ $cancelled{ $line->{fields}[0] } }, $line->{sent};
+		push @{ $cancelled{ $line->{fields}[0] } }, { from => $line->{sent}, to => $line->{told} };
 	}
-	for my $line ($self->log_of('hold'))
+	for my $line (grep { $_->{outcome} ne 'r' } $self->log_of('give'))
+	{
+		push @{ $given{ $line->{fields}[0] } }, { from => $line->{sent}, to => $line->{told} };
+	}
+	for my $line (sort { $a->{sent} <=> $b->{sent} } $self->log_of('hold'))
 	{
 		my %hold = (from => $line->{sent}, client => $line->{client});
 
 		@hold{qw(job attempt queue group limit until)} = @{ $line->{fields} };
-		# a claim may be undone by a crash that began before we were told of it
-		for my $end (@{ $cancelled{ $hold{job} } || [] },
-			map { $_->{from} < $hold{from} && $_->{to} > $hold{from} ? $hold{from} : $_->{from} } @{ $self->{crashes} })
+		# of a claim that a crash has undone the attempt is given out again, so who had it can give it back
+		my $first = $first{"$hold{job} $hold{attempt}"} ||= \%hold;
+		my $twice = grep { $_->{from} <= $hold{from} && $_->{to} >= $first->{from} } @{ $self->{crashes} };
+		# a claim may be undone by a crash, or a cancel, that began before we were told of it
+		for my $end (map { $_->{from} < $hold{from} && $_->{to} > $hold{from} ? $hold{from} : $_->{from} }
+			@{ $cancelled{ $hold{job} } || [] }, @{ $twice ? $given{ $hold{job} } || [] : [] }, @{ $self->{crashes} })
 		{
 			$hold{until} = $end if $end < $hold{until} && $end >= $hold{from};
 		}
@@ -454,7 +618,14 @@ sub check_rest
 	for (1 .. 100)
 	{
 		$want = join '; ', map { join ' ', map { defined $_ ? $_ : '-' } @$_ } $self->rows(QueueCheck::counts_of_tables());
-		$have = join '; ', map { join ' ', map { defined $_ ? $_ : '-' } @$_ } $self->rows(QueueCheck::counters());
+		my @counters = $self->rows(QueueCheck::counters());
+		$have = join '; ', map { join ' ', map { defined $_ ? $_ : '-' } @$_ } @counters;
+		if ($self->{little_room})
+		{
+			# what has no slot has no counters
+			my %known = map { ($_->[0] => 1) } grep { defined $_->[1] } @counters;
+			$_ = join '; ', grep { /^(.*?)(?: [-\d]+){7}$/ && $known{$1} } split /; / for $want, $have;
+		}
 		last if $want eq $have;
 		Time::HiRes::sleep(0.1);
 	}

@@ -12,6 +12,7 @@
 # (time sent, time of the answer, outcome, kind, fields ...)
 #
 #	enqueue	key, queue, job, unique key, group, serial, parents, rule	job is "-" if unknown
+#	publish	key, topic, jobs
 #	done	token, jobs													"?" if unknown
 #	cancel	job
 #	final	job, attempt		failed for good by the client's wish
@@ -20,7 +21,11 @@
 #	prepare	name, decision		the transaction itself
 #	finish	name, decision
 #	hold	job, attempt, queue, group, limit_key, end: the client believed to hold it from the answer to the end at least
-#	give	job					what it gave back by fail or release
+#	give	job					what it gave back by fail, release or sign_off
+#	progress	job, attempt, percent
+#	returned	worker			it has signed off, and holds nothing
+#	kept	worker				or something
+#	off		worker				it has signed off, and is not heard of again
 #	odd		code, message, query	an error that nobody expects
 #	wrong	what				an answer that must not be
 #
@@ -35,16 +40,14 @@ use warnings;
 use Connection;
 use Time::HiRes qw(time sleep);
 
-# What any call may meet in a storm: cancelled, thrown out, crashed, a deadlock
-# with who locks tables, lock_timeout.
-# 25P02: a cancel that came after the answer has broken the transaction
-my %usual = map { ($_ => 1) } qw(25P02 57014 57P01 57P02 57P03 57P05 40P01 40001 55P03 53300 08006);
+# queue.worker_timeout
+my $silence = 1;
 
 sub new
 {
 	my ($class, %self) = @_;
 	my $self = bless { keys => 0, tokens => 0, serials => [ 0, 0, 0 ], holds => [], mine => [], settled => [], prepared => [],
-		%self }, $class;
+		beat_at => 0, named => {}, %self }, $class;
 
 	open $self->{log}, '>', "$self->{dir}/client.$self->{number}" or die "no log: $!";
 	srand $self->{seed} * 1000 + $self->{number};
@@ -62,6 +65,12 @@ sub run
 		sleep(rand 0.004);
 	}
 	$self->end_hold($_) for @{ $self->{holds} };
+	if ($self->{number} % 2 && $self->connect)
+	{
+		my $sent = time();
+		my $outcome = $self->sign_off('alone');
+		$self->tell($outcome, $sent, [ 'off', $self->name ]);
+	}
 	# half of what is prepared is left for others to find
 	$self->finish_prepared while @{ $self->{prepared} } > 1;
 	$self->{connection}->close if $self->{connection};
@@ -105,7 +114,7 @@ sub ask
 		return $answer->{rows};
 	}
 	$self->note(time(), 0, '-', 'odd', $answer->{code}, $answer->{message}, $sql)
-	  if $answer->{code} ne '' && !$usual{ $answer->{code} } && !grep { $_ eq $answer->{code} } @expected;
+	  if $answer->{code} ne '' && !$Connection::usual{ $answer->{code} } && !grep { $_ eq $answer->{code} } @expected;
 	die $answer;
 }
 
@@ -182,7 +191,7 @@ sub outcome_of
 	my $answer = $self->{connection}->query($sql);
 
 	$self->note(time(), 0, '-', 'odd', $answer->{code}, $answer->{message}, $sql)
-	  if $answer->{code} ne '' && !$usual{ $answer->{code} } && !grep { $_ eq $answer->{code} } @expected;
+	  if $answer->{code} ne '' && !$Connection::usual{ $answer->{code} } && !grep { $_ eq $answer->{code} } @expected;
 	return 'u' if $answer->{status} eq 'lost';
 	$self->{code} = $answer->{code};
 	return $answer->{status} eq 'ok' && $answer->{tag} eq $tag ? 'c' : 'r';
@@ -284,6 +293,20 @@ sub enqueue_many
 	return;
 }
 
+# one message, a job in each queue that hears of the topic
+sub publish
+{
+	my ($self) = @_;
+	my $topic = pick(qw(news news.paid news.paid.late other.paid nobody.listens));
+	my %argument = %{ some_arguments() };
+	my $want = $self->want('publish', $self->new_key, $topic, '-');
+	my $arguments = join '', map { ", $_ => $argument{$_}" } sort keys %argument;
+	my $rows = $self->ask(qq{SELECT queue.publish('$topic', '{"key": "$want->[1]"}'$arguments)});
+
+	$want->[3] = join ',', map { $_->[0] } @$rows;
+	return;
+}
+
 sub transaction_kind
 {
 	my ($self) = @_;
@@ -310,7 +333,7 @@ sub produce
 	my $number = $self->{number};
 	my @n = $kind eq 'alone' ? 1 : 1 .. 1 + rand 4;
 	my $what = draw(30, 'plain', 12, 'many', 10, 'run', 14, 'own group', 8, 'group', 8, 'limit', 4, 'both',
-		10, 'unique', 5, 'replace', 8, 'batch', 8, 'flow');
+		10, 'unique', 5, 'replace', 8, 'batch', 8, 'flow', 8, 'publish', 6, 'direct', 5, 'mirror', 5, 'fallback');
 	my %make = (
 		plain => sub { $self->enqueue(pick(qw(plain plain mortal capped aged brief brief)), arguments => some_arguments()) },
 		many => sub {
@@ -332,7 +355,7 @@ sub produce
 		},
 		batch => sub {
 			# whoever comes after the grace time is too late
-			$self->enqueue(pick(qw(plain mortal keyed run)), batch_id => $self->{batch} || "grace $number", errors => ['55000']);
+			$self->enqueue(pick(qw(plain mortal keyed run direct mirror fallback)), batch_id => $self->{batch} || "grace $number", errors => ['55000']);
 		},
 		flow => sub {
 			# all of one transaction, or of jobs that may be over, also without a trace
@@ -342,7 +365,15 @@ sub produce
 			my %parents = map { ($_ => 1) } @parents;
 			$self->enqueue(pick(qw(plain mortal run)), parents => [ sort { $a <=> $b } keys %parents ], rule => $rule,
 				arguments => { on_parent_failure => "'$rule'" }, errors => ['42704']);
-		});
+		},
+		publish => sub { $self->publish },
+		direct => sub {
+			# what the handler says is the error of the call
+			$self->enqueue('direct', arguments => some_arguments(), errors => ['ST002'],
+				payload => { kind => draw(80, 'quick', 8, 'slow', 5, 'bad') });
+		},
+		mirror => sub { $self->enqueue('mirror', arguments => some_arguments()) },
+		fallback => sub { $self->enqueue('fallback', arguments => some_arguments()) });
 
 	if ($what eq 'own group')
 	{
@@ -394,7 +425,8 @@ sub new_token { my ($self) = @_; return "$self->{number}." . ++$self->{tokens}; 
 sub work
 {
 	my ($self) = @_;
-	my $queue = draw(5, 'plain', 4, 'keyed', 3, 'brief', 2, 'mortal', 2, 'aged', 2, 'dead', 1, 'capped', 1, 'run');
+	my $queue = draw(5, 'plain', 4, 'keyed', 3, 'brief', 2, 'mortal', 2, 'aged', 2, 'dead', 1, 'capped', 1, 'run', 1, 'mirror',
+		1, 'fallback', 1, 'overflow');
 	my $work = sub {
 		my $token = $self->new_token;
 		my $want = $self->want('done', $token, '?');
@@ -412,27 +444,34 @@ sub work
 sub take
 {
 	my ($self) = @_;
-	my $queue = draw(4, 'plain', 4, 'keyed', 2, 'brief', 3, 'mortal', 1, 'aged', 1, 'dead', 4, 'capped');
+	my $queue = draw(4, 'plain', 4, 'keyed', 2, 'brief', 3, 'mortal', 1, 'aged', 1, 'dead', 4, 'capped', 1, 'mirror', 1, 'fallback');
 	my $n = draw(6, 1, 3, 1 + int rand 10, 1, 100);
 	my $bound = rand() < 0.15;
+	my $named = !$bound && rand() < 0.3 && ($self->{beat_at} > time() - $silence / 3 || $self->beat);
 	my @arguments = ("'$queue'", $n);
 
-	push @arguments, sprintf "visibility_timeout => '%d ms'", 10 + rand 300 if rand() < 0.2;
+	push @arguments, sprintf "visibility_timeout => '%d ms'", 10 + rand 300 if !$named && rand() < 0.2;
 	push @arguments, sprintf "wait => '%d ms'", rand 500 if rand() < 0.4;
 	push @arguments, 'bind_session => true' if $bound;
+	# who falls silent does not hold them for that long
+	push @arguments, q{visibility_timeout => '8 s', worker => '} . $self->name . q{'} if $named;
 	my $rows = $self->quietly("SELECT job_id, attempt, extract(epoch FROM lease_expires_at), group_key, payload ->> 'key',"
 		  . " payload ->> 'serial', (SELECT limit_key FROM queue.job_live AS l WHERE l.job_id = t.job_id)"
 		  . ' FROM queue.dequeue_batch(' . join(', ', @arguments) . ') AS t') || [];
-	$self->hold($queue, $bound, $_) for @$rows;
+	$self->hold($queue, $_, bound => $bound, named => $named) for @$rows;
 	return;
 }
 
 sub hold
 {
-	my ($self, $queue, $bound, $row) = @_;
-	my %hold = (queue => $queue, bound => $bound, from => time());
+	my ($self, $queue, $row, %how) = @_;
+	my %hold = (queue => $queue, from => time(), %how);
 
 	@hold{qw(job attempt ends group key serial limit)} = @$row;
+	# a crash may have undone that we had it
+	$_->{job} == $hold{job} and $self->end_hold($_) for @{ $self->{holds} };
+	$self->{holds} = [ grep { !$_->{over} } @{ $self->{holds} } ];
+	$self->{named}{ $hold{job} } = 1 if $hold{named};
 	push @{ $self->{holds} }, \%hold;
 	return;
 }
@@ -446,6 +485,8 @@ sub end_hold
 	# a lease that is bound ends with the session, of which we hear late
 	$at = $hold->{bound} ? $self->{heard} : time() if !$at;
 	$at = $hold->{ends} if $hold->{ends} < $at;
+	# who has not been heard of may have lost it
+	$at = $self->{beat_at} + $silence if $hold->{named} && $self->{beat_at} + $silence < $at;
 	$self->note($hold->{from}, $hold->{from}, 'c', 'hold', @$hold{qw(job attempt queue group limit)}, $at);
 	$hold->{over} = 1;
 	return;
@@ -478,7 +519,7 @@ sub settle
 	my $hold = $holds[0] or return;
 	my ($job, $attempt) = @$hold{qw(job attempt)};
 	my $how = draw(50, 'complete', 5, 'complete and abort', 6, 'complete many', 5, 'complete and dequeue', 8, 'fail', 3, 'fail many',
-		7, 'release', 6, 'extend', 5, 'walk away', 2, 'cancel', 3, 'final', 3, 'late', 2, 'progress');
+		7, 'release', 6, 'extend', 5, 'walk away', 2, 'cancel', 3, 'final', 3, 'late', 4, 'progress');
 
 	if ($how eq 'late')
 	{
@@ -499,7 +540,17 @@ sub settle
 	}
 	if ($how eq 'progress')
 	{
-		$self->quietly("SELECT queue.set_progress($job, 50, 'storm', attempt => $attempt)");
+		my $sent = time();
+		my $percent = int rand 100;
+		my $longer = rand() < 0.3;
+		my $outcome = $self->transaction('alone', sub {
+			my $want = $self->want('progress', $job, $attempt, $percent);
+			my $rows = $self->ask("SELECT queue.set_progress($job, $percent, 'storm', "
+				  . ($longer ? "extend_by => '2 s', " : '') . "attempt => $attempt)");
+			$want->[0] = 'no progress' if $rows->[0][0] ne 't';
+		});
+		# two seconds may be less than before
+		$hold->{ends} = $sent + 2 if $longer && $sent + 2 < $hold->{ends};
 		push @{ $self->{holds} }, @holds;
 		return;
 	}
@@ -565,7 +616,7 @@ sub settle
 		});
 		if ($outcome eq 'c')
 		{
-			$self->hold($hold->{queue}, 0, $_) for @$next;
+			$self->hold($hold->{queue}, $_) for @$next;
 		}
 		@holds = ($hold);
 	}
@@ -578,10 +629,12 @@ sub settle
 	else
 	{
 		# what is prepared holds no job of a queue with max_active, but completes it
-		my $kind = @{ $self->{prepared} } < 2 && rand() < 0.05 ? 'prepared' : 'block';
+		# who signs off would wait for it
+		my $kind = @{ $self->{prepared} } < 2 && rand() < 0.05 && !grep({ $_->{named} } @holds) ? 'prepared' : 'block';
 		$outcome = $self->transaction($kind, sub { $self->complete($token, @holds) });
 	}
-	push @{ $self->{settled} }, [ $job, $attempt ] if $outcome && $outcome eq 'c';
+	# it may have lost the job, and the attempt with it, to a crash
+	push @{ $self->{settled} }, [ $job, $attempt ] if $outcome eq 'c' && grep { $_ eq $job } split /,/, $self->{wanted}[0][2];
 	shift @{ $self->{settled} } if @{ $self->{settled} } > 20;
 	return;
 }
@@ -598,6 +651,50 @@ sub stale
 
 	$self->note(time(), 0, '-', 'wrong', "$sql was true after the job had been completed") if $rows && $rows->[0][0] eq 't';
 	return;
+}
+
+# ---------------------------------------------------------------------
+# A worker that tells that it lives
+# ---------------------------------------------------------------------
+
+sub name { my ($self) = @_; return "client $self->{number}"; }
+
+sub beat
+{
+	my ($self) = @_;
+	my $sent = time();
+	my $name = $self->name;
+
+	# it has been silent for too long: what it held may be somebody else's by now
+	if ($self->{beat_at} + $silence < $sent)
+	{
+		$_->{named} and $self->end_hold($_) for @{ $self->{holds} };
+		$self->{holds} = [ grep { !$_->{over} } @{ $self->{holds} } ];
+	}
+	$self->quietly("SELECT queue.heartbeat('$name'" . pick(')', qq{, info => '{"sent": $sent}')})) or return 0;
+	$self->{beat_at} = $sent;
+	return 1;
+}
+
+# It gives back whatever it has taken by its name, also what it has forgotten.
+sub sign_off
+{
+	my ($self, $kind) = @_;
+	my $name = $self->name;
+
+	$_->{named} and $self->end_hold($_) for @{ $self->{holds} };
+	$self->{holds} = [ grep { !$_->{over} } @{ $self->{holds} } ];
+	my $outcome = $self->transaction($kind || draw(6, 'alone', 2, 'block', 1, 'rollback'), sub {
+		$self->want('give', $_) for sort keys %{ $self->{named} };
+		$self->ask("SELECT queue.sign_off('$name')");
+	});
+	return $outcome if $outcome ne 'c';
+	$self->{named} = {};
+	# what is claimed beside a sweep may be missed, and ends by its own time
+	my $sent = time();
+	my $kept = $self->quietly("SELECT count(*) FROM queue.job WHERE worker = '$name' AND state = 'active' AND lease_expires_at > now()");
+	$self->tell('c', $sent, [ $kept->[0][0] ? 'kept' : 'returned', $name ]) if $kept;
+	return $outcome;
 }
 
 # ---------------------------------------------------------------------
@@ -688,7 +785,7 @@ sub step
 	return $self->finish_prepared if $prepared && $prepared->{at} < time();
 	return $self->measure if ++$self->{steps} % 30 == 1;
 	my $step = draw($self->{full} ? 2 : 38, 'produce', 25, 'work', 20, 'take', 60 * (@{ $self->{holds} } > 0), 'settle',
-		2, 'stale', 3, 'cancel', 2, 'turn_batch', 0.7, 'leave', 1.5, 'look', 1.5, 'dawdle', 1, 'handle');
+		2, 'stale', 3, 'cancel', 2, 'turn_batch', 0.7, 'leave', 3, 'beat', 0.7, 'sign_off', 1.5, 'look', 1.5, 'dawdle', 1, 'handle');
 	$self->$step;
 	return;
 }

@@ -16,6 +16,11 @@ use IO::Select;
 use IO::Socket::UNIX;
 use Time::HiRes ();
 
+# What any call may meet in a storm: cancelled, thrown out, crashed, a deadlock
+# with who locks tables, lock_timeout.
+# 25P02: a cancel that came after the answer has broken the transaction
+our %usual = map { ($_ => 1) } qw(25P02 57014 57P01 57P02 57P03 57P05 40P01 40001 55P03 53300 08006);
+
 # nothing that a client asks for may take that long
 our $patience = 120;
 
@@ -45,10 +50,17 @@ sub query
 	my ($self, $sql) = @_;
 
 	return $self->lost('') if !$self->{socket};
-	$sql .= "\0";
 	# an answer may lie there although nothing can be sent any more: why we were thrown out
-	$self->send('Q' . pack('N', 4 + length $sql) . $sql);
+	$self->request($sql);
 	return $self->receive;
+}
+
+# asks, and leaves the answer for receive()
+sub request
+{
+	my ($self, $sql) = @_;
+
+	return $self->send('Q' . pack('N', 5 + length $sql) . "$sql\0");
 }
 
 # asks, and is gone before the answer
@@ -56,7 +68,7 @@ sub abandon
 {
 	my ($self, $sql) = @_;
 
-	$self->send('Q' . pack('N', 5 + length $sql) . "$sql\0");
+	$self->request($sql);
 	return $self->lost('');
 }
 

@@ -16,10 +16,6 @@ use Time::HiRes qw(time sleep);
 *pick = \&Client::pick;
 *draw = \&Client::draw;
 
-# What a session may meet besides the usual: a table is busy, a database is in use or gone
-# 25P02: a cancel that came after the answer has broken the transaction
-my %usual = map { ($_ => 1) } qw(25P02 57014 57P01 57P02 57P03 57P05 40P01 40001 55P03 53300 08006);
-
 # A process beside the clients: $work->(sub { ask }) again and again, reconnected
 # whenever it must be.  What nobody expects goes to its log.
 sub companion
@@ -35,7 +31,7 @@ sub companion
 
 		return $answer->{rows} if $answer->{status} eq 'ok';
 		print $log join("\t", time(), 0, '-', 'odd', $answer->{code}, map { s/[\t\n]/ /gr } $answer->{message}, $sql), "\n"
-		  if $answer->{code} ne '' && !$usual{ $answer->{code} } && !grep { $answer->{code} =~ /^$_/ } @expected,
+		  if $answer->{code} ne '' && !$Connection::usual{ $answer->{code} } && !grep { $answer->{code} =~ /^$_/ } @expected,
 		  @{ $o{expected} || [] };
 		return;
 	};
@@ -147,13 +143,17 @@ sub administer
 		2, "queue.start_processing('run')",
 		1, "queue.alter_queue('run', no_retry_sqlstates => '{ST002}')",
 		1, "queue.reset_queue_setting('run', 'no_retry_sqlstates')",
+		2, "queue.bind('news.#', 'aged')",
+		1, "queue.unbind('news.#', 'aged')",
+		1, "queue.set_mode('direct', 'direct')",
+		1, "queue.set_mode('direct', 'queued')",
 		3, 'pause',
 		2, 'temporary');
 
 	$ask->(q{SET lock_timeout = '5 s'; SET client_min_messages = error});
 	if ($what eq 'pause')
 	{
-		my $queue = pick(qw(plain keyed mortal run brief));
+		my $queue = pick(qw(plain keyed mortal run brief direct fallback fallback));
 
 		$ask->("SELECT queue.pause_queue('$queue')");
 		sleep(rand 0.3);
@@ -214,20 +214,45 @@ sub come_and_go
 	}
 	if (rand() < 0.3)
 	{
-		$ask->('CREATE DATABASE third', '42P04', '55006');
-		my $third = Connection->open('third', 'stress third');
-		if ($third)
-		{
-			$third->query('CREATE EXTENSION queue');
-			$third->query(q{SELECT queue.create_queue('q')});
-			$third->query(q{SELECT queue.enqueue('q', '{}', delay => '10 ms')});
-			$third->close if rand() < 0.5;
-		}
+		my $third = $ask->('CREATE DATABASE third', '42P04', '55006') ? create_twice($wrong) : Connection->open('third', 'stress third');
+		$third->close if $third && rand() < 0.5;
 		sleep(rand 1);
 		$ask->(q{SET lock_timeout = 0});
 		$ask->('DROP DATABASE IF EXISTS third ' . ($third && $third->{socket} ? 'WITH (FORCE)' : pick('', 'WITH (FORCE)')), '55006');
 	}
 	return;
+}
+
+# Two sessions make the extension at once: one of them does, the other gets an
+# error of the server's catalogs, and what is there is of use.  Returns a session.
+sub create_twice
+{
+	my ($wrong) = @_;
+	my @sessions = grep { $_ } map { Connection->open('third', 'stress third') } 1, 2;
+
+	return $sessions[0] if @sessions < 2;
+	$_->request('CREATE EXTENSION queue') for @sessions;
+	my @answers = map { $_->receive } @sessions;
+	my @made = grep { $_->{status} eq 'ok' } @answers;
+	for my $answer (grep { $_->{status} eq 'error' } @answers)
+	{
+		# there is an extension, a schema, or a row of theirs in a catalog
+		$wrong->("CREATE EXTENSION beside another: $answer->{code} $answer->{message}")
+		  if $answer->{code} !~ /^(42710|42P06|23505)$/ && !$Connection::usual{ $answer->{code} };
+	}
+	$wrong->('CREATE EXTENSION has succeeded twice') if @made > 1;
+	$wrong->('CREATE EXTENSION has failed twice: ' . join ', ', map { $_->{code} } @answers)
+	  if !@made && !grep { $_->{status} eq 'lost' || $Connection::usual{ $_->{code} } } @answers;
+	if (@made)
+	{
+		my $answer = $sessions[1]->query(q{SELECT queue.create_queue('q'); SELECT queue.enqueue('q', '{}', delay => '10 ms');
+			SELECT job_id IS NOT NULL FROM queue.dequeue_batch('q', wait => '10 s')});
+		$wrong->("an extension made beside another is of no use: $answer->{status} $answer->{code} $answer->{message}")
+		  if $answer->{status} eq 'ok' ? !@{ $answer->{rows} } || $answer->{rows}[-1][0] ne 't'
+		  : $answer->{status} eq 'error' && !$Connection::usual{ $answer->{code} };
+	}
+	$sessions[0]->close;
+	return $sessions[1];
 }
 
 # ---------------------------------------------------------------------

@@ -4,7 +4,11 @@ CREATE SCHEMA stress;
 -- One row for each job that is done, in the transaction that completes it.  The
 -- token is of the client's call; an executor has none.
 CREATE TABLE stress.done (
-	seq bigserial, token text, job_id bigint NOT NULL, attempt int NOT NULL, key text, group_key text, serial int);
+	seq bigserial, token text, job_id bigint NOT NULL, attempt int NOT NULL, key text, group_key text, serial int, kind text,
+	by text DEFAULT current_setting('application_name'));
+
+-- one row for each call of on_failed that has not raised an error
+CREATE TABLE stress.failure (job_id bigint NOT NULL, attempt int);
 
 -- the fate of each is one of: done, failed for good, cancelled
 SELECT queue.create_queue('dead', max_attempts => 1000, backoff => 'fixed', backoff_base => '20 ms', visibility_timeout => '2 s',
@@ -21,6 +25,17 @@ SELECT queue.create_queue('capped', max_attempts => 1000, backoff => 'fixed', ba
 	max_active => 5, log_level => 'all');
 SELECT queue.create_queue('run', max_attempts => 4, backoff => 'fixed', backoff_base => '20 ms', visibility_timeout => '2 s',
 	job_timeout => '500 ms', log_level => 'all');
+
+-- those whose jobs go other ways: run at once, copied, led elsewhere
+SELECT queue.create_queue('direct', max_attempts => 1000, backoff => 'fixed', backoff_base => '20 ms', visibility_timeout => '2 s');
+SELECT queue.create_queue('mirror', max_attempts => 1000, backoff => 'fixed', backoff_base => '20 ms', visibility_timeout => '2 s');
+SELECT queue.create_queue('fallback', max_attempts => 1000, backoff => 'fixed', backoff_base => '20 ms', visibility_timeout => '2 s',
+	max_depth => 20);
+SELECT queue.create_queue('overflow', max_attempts => 1000, backoff => 'fixed', backoff_base => '20 ms', visibility_timeout => '2 s');
+SELECT queue.set_mode('mirror', 'mirror', 'plain'), queue.set_mode('fallback', 'fallback', 'overflow');
+
+-- who hears what: Check.pm knows it, too; "aged" hears "news.#" now and then
+SELECT queue.bind('news.#', 'plain'), queue.bind('*.paid', 'plain'), queue.bind('news.*', 'run'), queue.bind('news.paid.#', 'capped');
 
 -- what nobody closes is closed soon
 SELECT queue.alter_queue(queue_name, batch_grace => '1 s') FROM queue.queue;
@@ -70,8 +85,8 @@ END $$;
 -- what executors run
 CREATE FUNCTION stress.handle(job queue.job_context) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog AS $$
 BEGIN
-	INSERT INTO stress.done (job_id, attempt, key, group_key, serial)
-	VALUES (job.job_id, job.attempt, job.payload ->> 'key', job.group_key, (job.payload ->> 'serial')::int);
+	INSERT INTO stress.done (job_id, attempt, key, group_key, serial, kind)
+	VALUES (job.job_id, job.attempt, job.payload ->> 'key', job.group_key, (job.payload ->> 'serial')::int, job.payload ->> 'kind');
 	CASE job.payload ->> 'kind'
 		WHEN 'bad' THEN RAISE EXCEPTION 'a bad job' USING ERRCODE = 'ST002';
 		WHEN 'better' THEN
@@ -84,6 +99,18 @@ BEGIN
 	END CASE;
 END $$;
 SELECT queue.set_handler('run', 'stress.handle', concurrency => 3);
+SELECT queue.set_handler('direct', 'stress.handle', concurrency => 2), queue.set_mode('direct', 'direct');
+
+-- what is called for jobs that have failed for good; what it does for some is undone
+CREATE FUNCTION stress.failed(job queue.job_context) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+BEGIN
+	INSERT INTO stress.failure VALUES (job.job_id, job.attempt);
+	IF job.job_id % 10 = 0 THEN
+		RAISE EXCEPTION 'nobody wants to hear of job %', job.job_id USING ERRCODE = 'ST003';
+	END IF;
+END $$;
+SELECT queue.alter_queue(queue_name, on_failed => 'stress.failed')
+FROM unnest('{dead,mortal,keyed,run}'::text[]) AS queue_name;
 
 -- Ids in the order in which they were found wrong: what no snapshot may show.
 CREATE FUNCTION stress.watch() RETURNS TABLE (what text, name text, n bigint) LANGUAGE sql AS $$

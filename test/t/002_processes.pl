@@ -240,6 +240,26 @@ is($node->safe_psql('postgres', q{SELECT payload, attempt FROM queue.dequeue_bat
 	'after a CREATE EXTENSION that is rolled back, another one is as new');
 check_counters($node, 'after a CREATE EXTENSION that is rolled back');
 
+# two at once: who comes second waits for the first, and gets what is left
+for my $end ([ 'COMMIT', qr/ERROR:  (23505|42710)/, 'is refused if it commits' ], [ 'ROLLBACK', qr/^$/, 'succeeds if it does not' ])
+{
+	my ($command, $expected, $name) = @$end;
+	my $stderr = '';
+
+	$node->safe_psql('postgres', 'DROP EXTENSION queue');
+	my $first = $node->background_psql('postgres');
+	$first->query_safe('BEGIN; CREATE EXTENSION queue');
+	my $second = IPC::Run::start([ 'psql', '-Xq', '-v', 'VERBOSITY=sqlstate', '-d', $node->connstr('postgres'), '-c', 'CREATE EXTENSION queue' ],
+		'<', \undef, '2>', \$stderr);
+	wait_for($node, q{SELECT count(*) > 0 FROM pg_locks WHERE NOT granted}, 'a second CREATE EXTENSION waits');
+	$first->query_safe($command);
+	$second->finish;
+	$first->quit;
+	like($stderr, $expected, "and $name");
+	is($node->safe_psql('postgres', q{SELECT queue.create_queue('q'); SELECT queue.enqueue('q', '3');
+			SELECT payload FROM queue.dequeue_batch('q')}) =~ s/^\d*\n//gmr, '3', 'one is there, and works');
+}
+
 # without the extension there is no worker
 $node->safe_psql('postgres', 'DROP EXTENSION queue');
 wait_for($node, q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type LIKE 'queue maintenance%'},

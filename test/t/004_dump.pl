@@ -163,8 +163,9 @@ $old->command_ok([ 'pg_dump', '-f', "$dir/states.sql", $states ], 'pg_dump, plai
 $old->command_ok([ 'pg_dump', '-Fc', '-f', "$dir/states", $states ], 'pg_dump -Fc');
 $old->command_ok([ 'pg_dump', '--schema-only', '-f', "$dir/schema.sql", $states ], 'pg_dump --schema-only');
 $old->command_ok([ 'pg_dump', '--data-only', '-f', "$dir/data.sql", $states ], 'pg_dump --data-only');
+$old->command_ok([ 'pg_dump', '--inserts', '-f', "$dir/inserts.sql", $states ], 'pg_dump --inserts');
 
-$new->safe_psql('postgres', "CREATE DATABASE $_") for qw(states_plain states_custom states_parts);
+$new->safe_psql('postgres', "CREATE DATABASE $_") for qw(states_plain states_custom states_parts states_inserts states_without);
 $new->command_ok([ @psql, $new->connstr('states_plain'), '-f', "$dir/states.sql" ], 'plain: restore');
 check_states($new, 'states_plain', 'a', $before, 'plain');
 
@@ -185,6 +186,16 @@ ok( $new->poll_query_until('states_parts', q{
 $new->command_ok([ @psql, $new->connstr('states_parts'), '-f', "$dir/data.sql" ], 'in parts: the data');
 check_states($new, 'states_parts', 'a', $before, 'in parts');
 check_structure($new, 'in parts', 'states_parts');
+
+$new->command_ok([ @psql, $new->connstr('states_inserts'), '-f', "$dir/inserts.sql" ], 'inserts: restore');
+check_states($new, 'states_inserts', 'a', $before, 'inserts');
+check_structure($new, 'inserts', 'states_inserts');
+
+$new->command_ok([ @psql, $new->connstr('states_without'), '-f', "$dir/schema.sql" ], 'without triggers: the schema');
+$new->command_ok([ 'pg_restore', '--data-only', '--disable-triggers', '-j', 2, '--exit-on-error', '-d', $new->connstr('states_without'), "$dir/states" ],
+	'without triggers: the data');
+check_states($new, 'states_without', 'a', $before, 'without triggers');
+check_structure($new, 'without triggers', 'states_without');
 
 $new->stop;
 $old->stop;

@@ -16,6 +16,7 @@ use Test::More;
 my $node = new_node('main', conf => q{
 log_statement = none
 queue.max_databases = 1
+max_prepared_transactions = 2
 queue.max_queues = 16
 queue.max_hints = 32
 });
@@ -73,6 +74,27 @@ is( $node->safe_psql('postgres', q{
 			(SELECT count(*) FROM queue.job AS j WHERE j.queue_name = s.queue_name AND state = 'active')}),
 	'0', 'and those are right');
 like(slurp_file($node->logfile), qr/queue has no room left in shared memory/, 'the log tells');
+
+# a queue gets a slot while transactions are under way that have met none
+$node->safe_psql('postgres', q{SELECT queue.drop_queue(queue_name, true) FROM queue.queue;
+	SELECT count(queue.create_queue('r' || i)) FROM generate_series(1, 20) AS i;
+	SELECT count(queue.enqueue('r' || i, '1')) FROM generate_series(1, 20) AS i});
+my $late = $node->safe_psql('postgres', q{SELECT queue_name FROM queue.queue_stats() WHERE waiting IS NULL LIMIT 1});
+isnt($late, '', 'one of 20 queues has no slot');
+my $session = $node->background_psql('postgres');
+$session->query_safe("BEGIN; SELECT queue.enqueue('$late', '2'), queue.complete(job_id) FROM queue.dequeue_batch('$late')");
+$node->safe_psql('postgres', qq{BEGIN; SELECT queue.enqueue('$late', '3'); PREPARE TRANSACTION 'late'});
+$node->safe_psql('postgres', qq{SELECT queue.drop_queue(queue_name, true) FROM queue.queue WHERE queue_name <> '$late'});
+wait_for($node, qq{SELECT waiting = 1 FROM queue.queue_stats('$late')}, 'it gets one when others go', 't');
+# the hint is behind what there is
+is($node->safe_psql('postgres', qq{SELECT count(*) FROM queue.dequeue_batch('$late', 10)}), '0', 'there is nothing to take yet');
+$session->query_safe('COMMIT');
+$session->quit;
+is($node->safe_psql('postgres', qq{SELECT payload FROM queue.dequeue_batch('$late', 10)}), '2', 'what the first has put in is there at its commit');
+$node->safe_psql('postgres', q{COMMIT PREPARED 'late'});
+is($node->safe_psql('postgres', qq{SELECT payload FROM queue.dequeue_batch('$late', 10)}), '3', 'and what was prepared');
+check_counters($node, 'a slot that came late');
+$node->safe_psql('postgres', q{SELECT count(queue.create_queue('s' || i)) FROM generate_series(1, 40) AS i});
 
 # queues that go make room for others
 $node->safe_psql('postgres', q{SELECT queue.drop_queue(queue_name, true) FROM queue.queue ORDER BY queue_id LIMIT 38});

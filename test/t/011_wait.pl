@@ -124,6 +124,10 @@ for my $how ([ $dequeue, 'a taker' ], [ q{CALL queue.wait('q', '1 min')}, 'CALL 
 			"$name: $function() ends it");
 	}
 }
+# a client that is gone is noticed where the server looks for that
+$session = start_session($dequeue, connstr => $node->connstr('postgres') . " options='-c client_connection_check_interval=100ms'");
+wait_for_waiters(1, 'a taker waits');
+$session->{handle}->kill_kill(grace => 0);
 wait_for_waiters(0, 'nobody waits any more');
 
 # the right to take jobs, of one role; others wait on
@@ -229,42 +233,16 @@ is($node->safe_psql('postgres', q{SELECT waiting FROM queue.queue_stats('q')}), 
 
 SKIP:
 {
-	my ($bouncer) = grep { -x } map { "$_/pgbouncer" } split(/:/, $ENV{PATH}), '/usr/sbin', '/usr/local/sbin';
-	skip 'pgbouncer is not installed', 4 unless $bouncer;
-
-	my $port = PostgreSQL::Test::Cluster::get_free_port();
-	my $user = $node->safe_psql('postgres', 'SELECT current_user');
-	append_to_file("$dir/users", qq{"$user" ""\n});
-	append_to_file("$dir/pgbouncer.ini", sprintf(q{[databases]
-* = host=%s port=%s user=%s
-[pgbouncer]
-listen_addr =
-unix_socket_dir = %s
-listen_port = %s
-auth_type = any
-auth_file = %s
-pool_mode = transaction
-default_pool_size = 5
-}, $node->host, $node->port, $user, $dir, $port, "$dir/users"));
-	my %bouncer = (stdout => '', stderr => '');
-	$bouncer{handle} = IPC::Run::start([ $bouncer, "$dir/pgbouncer.ini" ],
-		'<', \undef, '>', \$bouncer{stdout}, '2>', \$bouncer{stderr});
-	my $connstr = "host=$dir port=$port dbname=postgres user=$user";
-	for (1 .. 100)
-	{
-		last if -S "$dir/.s.PGSQL.$port";
-		Time::HiRes::sleep(0.1);
-	}
+	my $bouncer = start_bouncer($node, 5) or skip 'pgbouncer is not installed', 4;
 	for my $sql ($dequeue, q{CALL queue.wait('q', '1 min')})
 	{
-		$session = start_session($sql, connstr => $connstr);
+		$session = start_session($sql, connstr => $bouncer->{connstr});
 		wait_for_waiters(1, 'somebody waits behind PgBouncer');
 		enqueue('pooled');
 		end_session($session);
 		is($session->{stdout} || $session->{stderr} || $node->safe_psql('postgres', $dequeue), '"pooled"', 'and is woken');
 	}
-	$bouncer{handle}->signal('TERM');
-	$bouncer{handle}->finish;
+	stop_bouncer($bouncer);
 }
 
 # ---------------------------------------------------------------------

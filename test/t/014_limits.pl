@@ -189,9 +189,9 @@ check_counters($node, 'crash');
 # 3. nobody takes: places of leases that have ended, and of sessions, are free all the same
 enqueue('few', 9);
 is( $node->safe_psql('postgres', q{
-		SELECT count(*) FROM queue.dequeue_batch('few', 1, visibility_timeout => '20 ms');
-		SELECT count(*) FROM queue.dequeue_batch('few', 9, visibility_timeout => '1 h', bind_session => true)}),
-	"1\n2", 'all places are taken');
+		SELECT count(*) FROM queue.dequeue_batch('few', 2, visibility_timeout => '1 h', bind_session => true);
+		SELECT count(*) FROM queue.dequeue_batch('few', 9, visibility_timeout => '20 ms')}),
+	"2\n1", 'all places are taken');
 wait_for($node, q{SELECT active = 0 AND waiting = 9 FROM queue.queue_stats('few')}, 'and free when the leases have ended');
 is($node->safe_psql('postgres', q{SELECT string_agg(attempt::text, ',' ORDER BY attempt DESC) FROM queue.job WHERE queue_name = 'few'}),
 	'1,1,1,0,0,0,0,0,0', 'the attempts are spent');

@@ -8,7 +8,6 @@ use warnings;
 
 use FindBin;
 use lib "$FindBin::RealBin/../lib";
-use IPC::Run ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use QueueTest;
@@ -152,38 +151,10 @@ wait_for($node, 'SELECT count(*) = count(waiting) FROM queue.queue_stats()', 'wi
 
 SKIP:
 {
-	my ($bouncer) = grep { -x } map { "$_/pgbouncer" } split(/:/, $ENV{PATH}), '/usr/sbin', '/usr/local/sbin';
-	skip 'pgbouncer is not installed', 1 unless $bouncer;
-
-	my $dir = PostgreSQL::Test::Utils::tempdir_short();
-	my $port = PostgreSQL::Test::Cluster::get_free_port();
-	my $user = query('SELECT current_user');
-	append_to_file("$dir/users", qq{"$user" ""\n});
-	append_to_file("$dir/pgbouncer.ini", sprintf(q{[databases]
-* = host=%s port=%s user=%s
-[pgbouncer]
-listen_addr =
-unix_socket_dir = %s
-listen_port = %s
-auth_type = any
-auth_file = %s
-admin_users = %s
-pool_mode = transaction
-default_pool_size = 4
-max_client_conn = 200
-}, $node->host, $node->port, $user, $dir, $port, "$dir/users", $user));
-	my %bouncer = (stdout => '', stderr => '');
-	$bouncer{handle} = IPC::Run::start([ $bouncer, "$dir/pgbouncer.ini" ],
-		'<', \undef, '>', \$bouncer{stdout}, '2>', \$bouncer{stderr});
-	for (1 .. 600)
-	{
-		last if -S "$dir/.s.PGSQL.$port";
-		Time::HiRes::sleep(0.1);
-	}
-	my $connstr = "host=$dir port=$port dbname=postgres user=$user";
+	my $bouncer = start_bouncer($node, 4) or skip 'pgbouncer is not installed', 1;
 	my $pooled = sub {
 		my ($sql) = @_;
-		my ($out, $err) = run_command([ 'psql', '-XAtq', '-d', $connstr, '-v', 'ON_ERROR_STOP=1', map { ('-c', $_) } split /;\s*/, $sql ]);
+		my ($out, $err) = run_command([ 'psql', '-XAtq', '-d', $bouncer->{connstr}, '-v', 'ON_ERROR_STOP=1', map { ('-c', $_) } split /;\s*/, $sql ]);
 		return $out . $err;
 	};
 
@@ -221,8 +192,9 @@ max_client_conn = 200
 
 	# forty clients, four connections
 	query(q{SELECT count(*) FROM queue.enqueue_batch('p2', array_fill('6'::jsonb, ARRAY[2000]))});
-	append_to_file("$dir/pool.sql", "SELECT count(queue.complete(job_id)) FROM queue.dequeue_batch('p2', 2, wait => '1 s');\n");
-	$node->command_ok([ 'pgbench', '-n', '-c', 40, '-j', 2, '-t', 26, '-f', "$dir/pool.sql", $connstr ], 'forty clients share four connections');
+	my $script = PostgreSQL::Test::Utils::tempdir() . '/pool.sql';
+	append_to_file($script, "SELECT count(queue.complete(job_id)) FROM queue.dequeue_batch('p2', 2, wait => '1 s');\n");
+	$node->command_ok([ 'pgbench', '-n', '-c', 40, '-j', 2, '-t', 26, '-f', $script, $bouncer->{connstr} ], 'forty clients share four connections');
 	is(query(q{SELECT count(*) FROM queue.job WHERE queue_name = 'p2'}), '0', 'each job is done');
 
 	# what belongs to a session belongs to the pooler's: it outlives the client
@@ -230,10 +202,9 @@ max_client_conn = 200
 	is($pooled->(q{SELECT payload FROM queue.dequeue_batch('p1', visibility_timeout => '1 h', bind_session => true)}), '7',
 		'a lease that is bound to a session');
 	is(query(q{SELECT count(*) FROM queue.dequeue_batch('p1')}), '0', 'does not end with the client');
-	run_command([ 'psql', '-Xq', '-d', "host=$dir port=$port dbname=pgbouncer user=$user", '-c', 'RECONNECT' ]);
+	run_command([ 'psql', '-Xq', '-d', $bouncer->{admin}, '-c', 'RECONNECT' ]);
 	is(query(q{SELECT payload FROM queue.dequeue_batch('p1', wait => '50 s')}), '7', 'but with the connection of the pooler');
-	$bouncer{handle}->signal('TERM');
-	$bouncer{handle}->finish;
+	stop_bouncer($bouncer);
 }
 
 # those of the start, at the least

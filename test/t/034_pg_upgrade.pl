@@ -48,6 +48,8 @@ for my $number (1 .. $#servers)
 	my $before = states_of($node, 'postgres');
 	my $version = $node->safe_psql('postgres', 'SHOW server_version_num');
 	isnt($node->safe_psql('postgres', q{SELECT count(*) FROM queue.job WHERE state = 'active'}), '0', 'some jobs are held');
+	# the other way: a dump, by the programs of the newer server
+	$node->command_ok([ "$servers[$number]/pg_dump", '-f', "$dir/$number.sql", $node->connstr('postgres') ], "pg_dump of $version");
 	# parts of other extensions need not be there
 	$node->safe_psql('postgres', 'DROP EXTENSION IF EXISTS amcheck');
 	$node->stop;
@@ -73,6 +75,10 @@ for my $number (1 .. $#servers)
 	check_states($upgraded, 'postgres', $number - 1, $before, $name);
 	$upgraded->psql('postgres', 'CREATE EXTENSION amcheck');
 	check_structure($upgraded, $name);
+	$upgraded->safe_psql('postgres', 'CREATE DATABASE dumped');
+	$upgraded->command_ok([ "$servers[$number]/psql", '-Xq', '-v', 'ON_ERROR_STOP=1', '-d', $upgraded->connstr('dumped'), '-f', "$dir/$number.sql" ],
+		"$name, by a dump: restore");
+	check_states($upgraded, 'dumped', $number - 1, $before, "$name, by a dump");
 
 	# workers and executors
 	$upgraded->append_conf('postgresql.conf', "queue.max_executors = 2\n");

@@ -140,7 +140,8 @@ find_batch(text *batch_id, ItemPointer tid, TransactionId *writer)
 	HeapTuple	row;
 
 	batch_key(&key, 1, PointerGetDatum(batch_id));
-	row = QueueSideFind(&side, cat->batch_key, 1, &key, tid, writer);
+	/* opening may have processed invalidations: the index may be another one now */
+	row = QueueSideFind(&side, QueueCatalogGet(false)->batch_key, 1, &key, tid, writer);
 	table_close(side.heap, NoLock);
 	return row;
 }
@@ -425,6 +426,7 @@ queue_privileges(text *batch_id, QueueSettings *settings)
 	int32		last = 0;
 	int			privileges = 0;
 
+	cat = QueueCatalogGet(false);
 	for (int folded = 0; folded < 2; folded++)
 	{
 		QueueSideScan scan;

@@ -543,6 +543,8 @@ load_queue(const char *name, int32 queue_id, QueueSettings *settings)
 	HeapTuple	tuple;
 	bool		found = false;
 
+	/* opening may have processed invalidations: the index may be another one now */
+	cat = QueueCatalogGet(false);
 	if (name)
 	{
 		ScanKeyInit(&key, Q_QUEUE_NAME, BTEqualStrategyNumber, F_TEXTEQ, CStringGetTextDatum(name));
@@ -596,6 +598,7 @@ QueueSettingRead(int32 queue_id, QueueSetting setting, bool *null)
 	HeapTuple	tuple;
 	Datum		value = (Datum) 0;
 
+	cat = QueueCatalogGet(false);
 	ScanKeyInit(&key, Q_QUEUE_ID, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue_id));
 	scan = systable_beginscan(rel, cat->queue_id_key, true, settings_snapshot(), 1, &key);
 	tuple = systable_getnext(scan);
@@ -678,6 +681,7 @@ load_privileges(const QueueSettings *settings, Oid user)
 		return PRIVILEGE_ALL;
 
 	rel = QueueOpenTable(cat->privilege, AccessShareLock);
+	cat = QueueCatalogGet(false);
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(settings->queue_id));
 	scan = systable_beginscan(rel, cat->privilege_key, true, settings_snapshot(), 1, &key);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))

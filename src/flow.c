@@ -574,6 +574,8 @@ QueueFlowEnd(QueueFinish *finish, FlowEnd *ends, int count)
 	Assert(count > 0);
 	CommandCounterIncrement();
 	QueueSideOpen(&side, cat->dependency);
+	/* opening may have processed invalidations: the index may be another one now */
+	cat = QueueCatalogGet(false);
 	snapshot = QueueFreshSnapshot();
 	for (int i = 0; i < count; i++)
 	{

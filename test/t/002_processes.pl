@@ -26,8 +26,14 @@ sub maintenance_pid
 
 	my $query = qq{SELECT pid FROM pg_stat_activity WHERE backend_type = 'queue maintenance'
 		AND datname = '$database' AND pid <> $old};
-	$node->poll_query_until('postgres', "SELECT EXISTS ($query)") or return 0;
-	return $node->safe_psql('postgres', $query);
+	for (1 .. 10)
+	{
+		$node->poll_query_until('postgres', "SELECT EXISTS ($query)") or return 0;
+		# it may be about to begin anew
+		my $pid = $node->safe_psql('postgres', $query);
+		return $pid if $pid;
+	}
+	return 0;
 }
 
 # a database with the extension, a queue, jobs in every state, and its worker

@@ -62,7 +62,9 @@
  *	 look: now and then the sweep starts at the left edge and notes every
  *	 waiting row that it meets.
  *
- * - Lowering is always safe; so is a slot that is missing.
+ * - Lowering is always safe; so is a slot that is missing.  But it may come
+ *	 while a transaction is under way that has found none to record its notes
+ *	 for: its end lowers the whole class (QueueXactNoHint).
  *
  * Everything in a slot is under its spinlock; no loop under it is longer than
  * the ring.
@@ -300,6 +302,19 @@ QueueHintLower(HintSlot *slot)
 	QueueHintNoteLeases(slot, HINT_ANY_LEASES);
 }
 
+/* called from transaction callbacks: does not throw */
+void
+QueueHintLowerClass(QueueSlot *slot, const int *order_class)
+{
+	LWLockAcquire(QueueClassLock(slot), LW_EXCLUSIVE);
+	slot->classes_known = false;
+	pg_atomic_fetch_add_u32(&slot->classes_generation, 1);
+	for (int i = slot->first_hint; i >= 0; i = HintSlots[i].next)
+		if (order_class == NULL || HintSlots[i].order_class == *order_class)
+			QueueHintLower(&HintSlots[i]);
+	LWLockRelease(QueueClassLock(slot));
+}
+
 /*
  * Something has changed that nobody can tell us about in detail.  New classes
  * may have appeared, too.  Called from transaction callbacks: does not throw.
@@ -314,12 +329,7 @@ QueueHintLowerAll(Installation *installation)
 
 		if (slot->installation != installation - Installations)
 			continue;
-		LWLockAcquire(QueueClassLock(slot), LW_EXCLUSIVE);
-		slot->classes_known = false;
-		pg_atomic_fetch_add_u32(&slot->classes_generation, 1);
-		for (int i = slot->first_hint; i >= 0; i = HintSlots[i].next)
-			QueueHintLower(&HintSlots[i]);
-		LWLockRelease(QueueClassLock(slot));
+		QueueHintLowerClass(slot, NULL);
 	}
 	LWLockRelease(Shared->lock);
 }

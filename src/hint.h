@@ -48,6 +48,8 @@ extern void QueueHintForgetLook(void);
 extern void QueueHintNote(HintSlot *slot, HintKey key);
 extern void QueueHintNoteLeases(HintSlot *slot, HintLeases leases);
 extern void QueueHintLower(HintSlot *slot);
+/* the hint of a class, if it has one by now; of all classes, if NULL */
+extern void QueueHintLowerClass(QueueSlot *slot, const int *order_class);
 extern void QueueHintLowerAll(Installation *installation);
 
 /* the hint as it stands; what is known of leases; forgetting it before a sweep */

@@ -201,9 +201,15 @@ QueueStoreKey(QueueStore *store, const JobHead *job)
 HintSlot *
 QueueStoreHint(QueueStore *store, const JobHead *job, QueueSlot *slot, bool create)
 {
+	int			order_class = store->parked ? CLASS_PARKED : job->order_class;
+	HintSlot   *hint;
+
 	if (slot == NULL)
 		return NULL;
-	return QueueHintSlot(slot, store->parked ? CLASS_PARKED : job->order_class, create);
+	hint = QueueHintSlot(slot, order_class, create);
+	if (unlikely(hint == NULL) && create)
+		QueueXactNoHint(slot, order_class);
+	return hint;
 }
 
 /* ---------------------------------------------------------------------

@@ -66,6 +66,9 @@ typedef struct PinnedSlot
 	int32		queue_id;
 	QueueSlot  *slot;
 	bool		wake_all;		/* at the end, all who wait for its jobs */
+	int			unhinted;		/* a class that we have met without a hint, or these: */
+#define UNHINTED_NONE	PG_INT32_MIN
+#define UNHINTED_MANY	PG_INT32_MAX
 } PinnedSlot;
 
 typedef struct PendingHint
@@ -181,7 +184,7 @@ QueueXactSlot(int32 queue_id)
 	}
 	if (slot == NULL)
 		return NULL;
-	pins[num_pins++] = (PinnedSlot) {live_id, queue_id, slot, false};
+	pins[num_pins++] = (PinnedSlot) {live_id, queue_id, slot, false, UNHINTED_NONE};
 	return slot;
 }
 
@@ -193,6 +196,27 @@ QueueXactWakeAll(int32 queue_id)
 	for (int i = 0; i < num_pins; i++)
 		if (pins[i].slot == slot)
 			pins[i].wake_all = true;
+}
+
+void
+QueueXactNoHint(QueueSlot *slot, int order_class)
+{
+	for (int i = 0; i < num_pins; i++)
+		if (pins[i].slot == slot && pins[i].unhinted != order_class)
+			pins[i].unhinted = pins[i].unhinted == UNHINTED_NONE ? order_class : UNHINTED_MANY;
+}
+
+/*
+ * What we have done to a class without a hint is recorded nowhere.  It may have
+ * got one since, whose looks have not seen what is visible now, or nobody may
+ * know that there is such a class.
+ */
+static void
+lower_unhinted(void)
+{
+	for (int i = 0; i < num_pins; i++)
+		if (unlikely(pins[i].unhinted != UNHINTED_NONE))
+			QueueHintLowerClass(pins[i].slot, pins[i].unhinted == UNHINTED_MANY ? NULL : &pins[i].unhinted);
 }
 
 static PendingHint *
@@ -624,6 +648,8 @@ wake_takers(bool commit, SubTransactionId subid)
 			continue;
 		}
 		jobs = claimable_jobs(slot, commit, subid);
+		if (pins[i].unhinted != UNHINTED_NONE)
+			jobs = Max(jobs, 1);
 		if (pg_atomic_read_u32(&slot->limited) != 0)
 			jobs = Max(jobs, freed_places(slot, commit, subid));
 		QueueWaitWakeListed(slot, jobs);
@@ -727,7 +753,11 @@ before_prepare(void)
 	if (without_slot)
 		forget_all = without_slot;
 	for (int i = 0; i < num_pins; i++)
+	{
 		wake |= pins[i].wake_all;
+		if (pins[i].unhinted != UNHINTED_NONE)
+			forget_all = &Installations[pins[i].slot->installation];
+	}
 	for (int i = 0; i < num_hints; i++)
 		if (!is_empty(&hints[i]))
 			hints[kept++] = hints[i];
@@ -782,6 +812,7 @@ xact_callback(XactEvent event, void *arg)
 			QueueWaitForget();
 			for (int i = 0; i < num_hints; i++)
 				tell_commit(&hints[i]);
+			lower_unhinted();
 			for (int i = 0; i < num_counts; i++)
 				QueueStatsApply(counts[i].slot, counts[i].delta, GetTopFullTransactionIdIfAny());
 			tell_totals();
@@ -819,6 +850,7 @@ xact_callback(XactEvent event, void *arg)
 			QueueWaitForget();
 			for (int i = 0; i < num_hints; i++)
 				tell_abort(&hints[i]);
+			lower_unhinted();
 			settle_limits(false, InvalidSubTransactionId);
 			wake_takers(false, InvalidSubTransactionId);
 			look_for_late_slots();
@@ -983,6 +1015,7 @@ subxact_callback(SubXactEvent event, SubTransactionId my_subid,
 			for (int i = 0; i < num_hints; i++)
 				if (hints[i].subid == my_subid)
 					tell_abort(&hints[i]);
+			lower_unhinted();
 			settle_limits(false, my_subid);
 			wake_takers(false, my_subid);
 			kept = 0;

@@ -24,6 +24,9 @@ extern void QueueXactInit(void);
 /* the slot of a queue, pinned until the transaction ends; NULL: no room */
 extern QueueSlot *QueueXactSlot(int32 queue_id);
 
+/* there is no room for the hint of a class that we are about to change */
+extern void QueueXactNoHint(QueueSlot *slot, int order_class);
+
 /* key becomes claimable for everybody if this (sub)transaction commits */
 extern void QueueXactNoteCommit(HintSlot *hint, HintKey key);
 

@@ -79,12 +79,18 @@ like(slurp_file($node->logfile), qr/queue has no room left in shared memory/, 't
 $node->safe_psql('postgres', q{SELECT queue.drop_queue(queue_name, true) FROM queue.queue;
 	SELECT count(queue.create_queue('r' || i)) FROM generate_series(1, 20) AS i;
 	SELECT count(queue.enqueue('r' || i, '1')) FROM generate_series(1, 20) AS i});
+wait_for($node, 'SELECT count(waiting) > 0 FROM queue.queue_stats()', 'some of them are counted', 't');
 my $late = $node->safe_psql('postgres', q{SELECT queue_name FROM queue.queue_stats() WHERE waiting IS NULL LIMIT 1});
 isnt($late, '', 'one of 20 queues has no slot');
+# and a class that has no hint, of a queue that has a slot
+wait_for($node, 'SELECT count(*) FROM queue._hints()', 'all hints are used up', '32');
+my $narrow = $node->safe_psql('postgres', q{SELECT queue_name FROM queue.queue_stats() WHERE waiting IS NOT NULL LIMIT 1});
+my $unhinted = $node->background_psql('postgres');
+$unhinted->query_safe("BEGIN; SELECT queue.enqueue('$narrow', '2', priority => 7)");
 my $session = $node->background_psql('postgres');
 $session->query_safe("BEGIN; SELECT queue.enqueue('$late', '2'), queue.complete(job_id) FROM queue.dequeue_batch('$late')");
 $node->safe_psql('postgres', qq{BEGIN; SELECT queue.enqueue('$late', '3'); PREPARE TRANSACTION 'late'});
-$node->safe_psql('postgres', qq{SELECT queue.drop_queue(queue_name, true) FROM queue.queue WHERE queue_name <> '$late'});
+$node->safe_psql('postgres', qq{SELECT queue.drop_queue(queue_name, true) FROM queue.queue WHERE queue_name NOT IN ('$late', '$narrow')});
 wait_for($node, qq{SELECT waiting = 1 FROM queue.queue_stats('$late')}, 'it gets one when others go', 't');
 # the hint is behind what there is
 is($node->safe_psql('postgres', qq{SELECT count(*) FROM queue.dequeue_batch('$late', 10)}), '0', 'there is nothing to take yet');
@@ -94,6 +100,12 @@ is($node->safe_psql('postgres', qq{SELECT payload FROM queue.dequeue_batch('$lat
 $node->safe_psql('postgres', q{COMMIT PREPARED 'late'});
 is($node->safe_psql('postgres', qq{SELECT payload FROM queue.dequeue_batch('$late', 10)}), '3', 'and what was prepared');
 check_counters($node, 'a slot that came late');
+is($node->safe_psql('postgres', qq{SELECT payload FROM queue.dequeue_batch('$narrow', 10)}), '1', 'in the queue without a hint there is one job');
+wait_for($node, qq{SELECT count(*) FROM queue.dequeue_batch('$narrow'); SELECT count(*) FROM queue._hints() WHERE order_class = 7 AND hint_order_at = 'infinity'},
+	'its other class gets a hint, behind all that there is', "0\n1");
+$unhinted->query_safe('COMMIT');
+$unhinted->quit;
+is($node->safe_psql('postgres', qq{SELECT payload FROM queue.dequeue_batch('$narrow', 10)}), '2', 'what is committed then is there at once');
 $node->safe_psql('postgres', q{SELECT count(queue.create_queue('s' || i)) FROM generate_series(1, 40) AS i});
 
 # queues that go make room for others

@@ -305,6 +305,17 @@ find_installation(Oid live_id)
 }
 
 Installation *
+QueueInstallationFind(Oid live_id)
+{
+	Installation *installation;
+
+	LWLockAcquire(Shared->lock, LW_SHARED);
+	installation = find_installation(live_id);
+	LWLockRelease(Shared->lock);
+	return installation;
+}
+
+Installation *
 QueueInstallation(Oid live_id)
 {
 	static Installation *known;
@@ -317,9 +328,7 @@ QueueInstallation(Oid live_id)
 	if (known && known->database_id == MyDatabaseId && known->live_id == live_id)
 		return known;
 
-	LWLockAcquire(Shared->lock, LW_SHARED);
-	installation = find_installation(live_id);
-	LWLockRelease(Shared->lock);
+	installation = QueueInstallationFind(live_id);
 	if (installation)
 		return known = installation;
 

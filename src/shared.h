@@ -350,6 +350,8 @@ extern LWLock *QueueClassLock(const QueueSlot *slot);
 
 /* our installation in this database, made on demand; NULL: no room */
 extern Installation *QueueInstallation(Oid live_id);
+/* the same, if there is one; throws nothing */
+extern Installation *QueueInstallationFind(Oid live_id);
 
 /* ask the maintenance worker to look at a blocked job; 0: at all */
 extern void QueueCheckAdd(Installation *installation, int64 job_id);

@@ -130,6 +130,7 @@ static Installation *checks_installation;
 static Installation *forget_all;	/* whose hints and counters, or NULL */
 static Installation *without_slot;	/* where we have met a queue without one, or NULL */
 static uint32 late_slots;		/* what it had counted before that */
+static Oid	without_installation;	/* job_live of the one that had no room, or invalid */
 static Installation *batches;	/* whose worker is to look at them, or NULL */
 static bool batch_closed;		/* at once */
 static bool announce_extension;
@@ -182,6 +183,8 @@ QueueXactSlot(int32 queue_id)
 		late_slots = pg_atomic_read_u32(&without_slot->late_slots);
 		slot = QueueSlotPin(live_id, queue_id);
 	}
+	if (slot == NULL && without_slot == NULL)
+		without_installation = live_id;
 	if (slot == NULL)
 		return NULL;
 	pins[num_pins++] = (PinnedSlot) {live_id, queue_id, slot, false, UNHINTED_NONE};
@@ -659,13 +662,16 @@ wake_takers(bool commit, SubTransactionId subid)
 /*
  * What we have done to a queue without a slot is recorded nowhere.  If it may
  * have got one meanwhile, its hints and counters know nothing of us: whoever has
- * counted has not seen what we are about to make visible.
+ * counted has not seen what we are about to make visible.  The same goes for
+ * all queues, if there was no room for the extension in this database.
  */
 static void
 look_for_late_slots(void)
 {
 	if (without_slot && pg_atomic_read_u32(&without_slot->late_slots) != late_slots)
 		forget_all = without_slot;
+	if (OidIsValid(without_installation) && forget_all == NULL)
+		forget_all = QueueInstallationFind(without_installation);
 }
 
 /* forget everything; the arrays stay for the next transaction */
@@ -676,6 +682,7 @@ end_transaction(void)
 		QueueSlotUnpin(pins[i].slot);
 	num_pins = num_hints = num_counts = num_times = num_checks = 0;
 	forget_all = without_slot = batches = NULL;
+	without_installation = InvalidOid;
 	batch_closed = false;
 	announce_extension = announce_database = false;
 	claims = CLAIMS_NONE;
@@ -745,7 +752,8 @@ before_prepare(void)
 {
 	Relation	rel;
 	uint64		xid;
-	bool		wake = false;
+	bool		wake = false,
+				all;
 	int			kept = 0;
 
 	check_places();
@@ -762,7 +770,8 @@ before_prepare(void)
 		if (!is_empty(&hints[i]))
 			hints[kept++] = hints[i];
 	num_hints = kept;
-	if (num_hints == 0 && num_counts == 0 && num_checks == 0 && forget_all == NULL && !wake &&
+	all = forget_all != NULL || OidIsValid(without_installation);
+	if (num_hints == 0 && num_counts == 0 && num_checks == 0 && !all && !wake &&
 		batches == NULL && !QueueEventAny())
 		return;
 	xid = U64FromFullTransactionId(GetTopFullTransactionId());
@@ -793,7 +802,7 @@ before_prepare(void)
 	if (batches)
 		insert_prepared(rel, xid, 0, CLASS_BATCHES, HINT_KEY_MAX, HINT_KEY_MAX, NULL);
 	insert_prepared_events(rel, xid);
-	if (forget_all)
+	if (all)
 		insert_prepared(rel, xid, 0, CLASS_ALL, HINT_KEY_MAX, HINT_KEY_MAX, NULL);
 	table_close(rel, NoLock);
 }

@@ -119,6 +119,17 @@ check_queues('second', 3);
 is( $node->safe_psql('second', q{SELECT count(*), count(waiting) FROM queue.queue_stats()}),
 	'3|0', 'a database without room has no counters');
 
+# it gets its room while a transaction is under way
+$session = $node->background_psql('second');
+$session->query_safe("BEGIN; SELECT queue.enqueue('q1', '2')");
+$node->safe_psql('postgres', 'DROP EXTENSION queue');
+ok($node->poll_query_until('second', q{SELECT count(waiting) = 3 FROM queue.queue_stats()}), 'a database gets room when the extension leaves another');
+is($node->safe_psql('second', q{SELECT count(*) FROM queue.dequeue_batch('q1', 10)}), '0', 'there is nothing to take yet');
+$session->query_safe('COMMIT');
+$session->quit;
+is($node->safe_psql('second', q{SELECT payload FROM queue.dequeue_batch('q1', 10)}), '2', 'what was under way is there at once');
+check_counters($node, 'a database that came late', 'second');
+
 $node->stop;
 unlike(slurp_file($node->logfile), qr/PANIC|TRAP|terminated by signal/, 'no process came to a bad end');
 

@@ -8,8 +8,8 @@
  * takes what nobody holds.  The update that grants the lease is the lock, the
  * claim and the fence in one: if it does not succeed at once, the job is
  * somebody else's and is skipped.  Takers never wait for each other; they
- * raise the hint behind what they have looked at, so that the next one starts
- * there.
+ * raise the hint behind what they are about to look at, or have looked at, so
+ * that the next one starts there.
  *
  * An active job whose lease has run out is taken over like any other; if its
  * attempts are used up, it is failed here instead.

@@ -79,6 +79,7 @@ for my $number (1 .. $#servers)
 	$upgraded->command_ok([ "$servers[$number]/psql", '-Xq', '-v', 'ON_ERROR_STOP=1', '-d', $upgraded->connstr('dumped'), '-f', "$dir/$number.sql" ],
 		"$name, by a dump: restore");
 	check_states($upgraded, 'dumped', $number - 1, $before, "$name, by a dump");
+	$upgraded->safe_psql('postgres', 'DROP DATABASE dumped');
 
 	# workers and executors
 	$upgraded->append_conf('postgresql.conf', "queue.max_executors = 2\n");

@@ -525,13 +525,11 @@ reserve(Taker *taker, HintLook *look, QueueScan *scan, HintKey *here)
 		if (QueueHintReserve(look, *here, behind, &hint))
 		{
 			*here = behind;
-#ifdef QUEUE_TESTING
-			while (QUEUE_MUTATION(10))
+			while (QUEUE_MUTATION(10))	/* for a test to step in */
 			{
 				CHECK_FOR_INTERRUPTS();
 				pg_usleep(1000);
 			}
-#endif
 			return;
 		}
 		if (HINT_KEY_LT(hint, *here))

@@ -4,8 +4,8 @@
  *		Shared hints: where the next look at a class of jobs may begin.
  *
  * A look: QueueHintLookBegin(), then a snapshot, then the scan from
- * look->start, with QueueHintRaise() behind what was seen, and
- * QueueHintLookEnd().  One look at a time in a backend; an error in between
+ * look->start, with QueueHintRaise() behind what was seen, or
+ * QueueHintReserve() before it is, and QueueHintLookEnd().  One look at a time in a backend; an error in between
  * is cleaned up by the transaction callbacks (QueueHintForgetLook).
  *
  * QueueHintNote() tells that a key has become claimable for everybody.  It is

@@ -246,7 +246,7 @@ typedef struct Installation
 	bool		incomplete;		/* some queue got no slot, so is not counted; Shared->lock */
 	pg_atomic_uint32 late_slots;	/* counts slots of queues that may have gone without */
 	bool		short_of_slots;	/* some queue has none, as the maintenance worker found last */
-	pg_atomic_uint32 restorer;	/* process that has filled our tables by COPY, or 0 */
+	pg_atomic_uint32 restorer;	/* process that has put rows into our tables by SQL, or 0 */
 	pg_atomic_uint32 batches;	/* 1: jobs of batches have ended, look at them;
 								 * 2: one was closed, look at once */
 	pg_atomic_uint32 events;	/* there is something to tell; see event.c */

@@ -66,10 +66,11 @@ typedef struct PinnedSlot
 	int32		queue_id;
 	QueueSlot  *slot;
 	bool		wake_all;		/* at the end, all who wait for its jobs */
-	int			unhinted;		/* a class that we have met without a hint, or these: */
+	int			unhinted;		/* a class that we have met without a hint, or one of these */
+} PinnedSlot;
+
 #define UNHINTED_NONE	PG_INT32_MIN
 #define UNHINTED_MANY	PG_INT32_MAX
-} PinnedSlot;
 
 typedef struct PendingHint
 {

@@ -283,6 +283,9 @@ sub create_states
 	$node->safe_psql($database, qq{INSERT INTO queue.metric_history
 		SELECT queue_id, now() - interval '1 day', 60, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 1.5, 2.5, 3.5, 4.5, 15, false
 		FROM queue.queue WHERE queue_name = '$prefix states'});
+	# a throttle is no part of the transaction: the maintenance worker saves it
+	$node->poll_query_until($database, "SELECT throttled_until IS NOT NULL FROM queue.queue WHERE queue_name = '$prefix aging'")
+	  or die 'the throttle was not saved';
 	return;
 }
 

@@ -64,6 +64,22 @@ SELECT count(*) FILTER (WHERE payload = to_jsonb(n)) FROM queue.dequeue_batch('q
 SELECT queue.complete_many(array_agg(job_id)) FROM id;
 SELECT counts('q');
 
+-- rows of a batch are the very rows that single jobs would be: payloads of all lengths, behind labels or none
+CREATE TEMP TABLE sent AS
+SELECT label, to_jsonb(repeat('x', length)) AS payload
+FROM (VALUES (null), ('a'), ('abc'), ('abcd')) AS l (label),
+	(SELECT * FROM generate_series(0, 140) UNION ALL VALUES (1900), (2100), (8000), (100000), (1000000)) AS p (length);
+SELECT queue.create_queue('many');
+SELECT count(queue.enqueue('q', payload, source => label)) FROM sent;
+SELECT count(*) FROM (SELECT label, array_agg(payload) AS payloads FROM sent GROUP BY label) AS s,
+	queue.enqueue_batch('many', payloads, source => label);
+SELECT count(*) AS same, count(*) FILTER (WHERE pg_column_size(a) <> pg_column_size(b)
+	OR pg_column_size(a.payload) <> pg_column_size(b.payload)) AS of_other_size
+FROM queue.job_live AS a JOIN queue.job_live AS b ON a.payload = b.payload
+	AND a.source IS NOT DISTINCT FROM b.source AND a.queue_id < b.queue_id;
+SELECT queue.purge_queue('q');
+SELECT queue.drop_queue('many', cascade => true);
+
 -- none, one, of more than one dimension
 SELECT count(*) FROM queue.enqueue_batch('q', '{}');
 SELECT count(*) FROM queue.enqueue_batch('q', '{1}');

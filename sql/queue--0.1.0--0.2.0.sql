@@ -26,6 +26,10 @@ GRANT EXECUTE ON FUNCTION queue.version TO pg_monitor;
 COMMENT ON FUNCTION queue._require_preload() IS
 	'internal: refuses to go on unless the library was preloaded, and is not older than the script';
 
+-- their entries are of different jobs: there is nothing to deduplicate
+ALTER INDEX queue._job_live_ready SET (deduplicate_items = off);
+ALTER INDEX queue._job_parked_due SET (deduplicate_items = off);
+
 CREATE FUNCTION queue.sign_off(worker text) RETURNS bigint
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'queue_sign_off';

@@ -163,7 +163,9 @@ CREATE TABLE queue.job_live (
 	autovacuum_vacuum_threshold = 20000,
 	autovacuum_vacuum_cost_delay = 0
 );
-CREATE INDEX _job_live_ready ON queue.job_live USING btree (queue_id, order_class, order_at, job_id);
+-- their entries are of different jobs: there is nothing to deduplicate
+CREATE INDEX _job_live_ready ON queue.job_live USING btree (queue_id, order_class, order_at, job_id)
+	WITH (deduplicate_items = off);
 COMMENT ON INDEX queue.job_live_pkey IS 'internal: a job by its id';
 COMMENT ON INDEX queue._job_live_ready IS 'internal: the order in which jobs are taken; no column of it changes when one is';
 COMMENT ON TABLE queue.job_live IS 'internal: jobs that may run now or are running; read the view queue.job';
@@ -202,7 +204,8 @@ CREATE TABLE queue.job_parked (
 	autovacuum_vacuum_threshold = 20000,
 	autovacuum_vacuum_cost_delay = 0
 );
-CREATE INDEX _job_parked_due ON queue.job_parked USING btree (queue_id, run_at, job_id);
+CREATE INDEX _job_parked_due ON queue.job_parked USING btree (queue_id, run_at, job_id)
+	WITH (deduplicate_items = off);
 CREATE INDEX _job_parked_group ON queue.job_parked USING btree (queue_id, group_key, order_at, job_id)
 	WHERE state OPERATOR(pg_catalog.=) 'g';
 CREATE INDEX _job_parked_limit ON queue.job_parked USING btree (queue_id, limit_key, order_at, job_id)

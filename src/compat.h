@@ -56,6 +56,15 @@
 #define queue_page_prune(heap, buffer, map) heap_page_prune_opt(heap, buffer)
 #endif
 
+/* 19: who descends a B-tree says whether it wants the way back; 16: the heap is named */
+#if PG_VERSION_NUM >= 190000
+#define queue_bt_search(index, heap, key, leaf) _bt_search(index, heap, key, leaf, BT_WRITE, true)
+#elif PG_VERSION_NUM >= 160000
+#define queue_bt_search(index, heap, key, leaf) _bt_search(index, heap, key, leaf, BT_WRITE)
+#else
+#define queue_bt_search(index, heap, key, leaf) _bt_search(index, key, leaf, BT_WRITE, NULL)
+#endif
+
 /* 18: autovacuum workers have slots of their own */
 #if PG_VERSION_NUM >= 180000
 #define queue_autovacuum_slots autovacuum_worker_slots
@@ -114,6 +123,11 @@
 #else
 #define queue_function_aclcheck(oid, role) pg_proc_aclcheck(oid, role, ACL_EXECUTE)
 #define queue_schema_aclcheck(oid, role) pg_namespace_aclcheck(oid, role, ACL_USAGE)
+#endif
+
+/* 15: what a B-tree keeps at the end of a page has a name */
+#if PG_VERSION_NUM < 150000
+#define BTPageGetOpaque(page) ((BTPageOpaque) PageGetSpecialPointer(page))
 #endif
 
 /* 15: who sends notifications need not wake the listeners itself */

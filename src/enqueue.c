@@ -399,6 +399,18 @@ form_job(NewJobs *new, int64 job_id, Datum payload)
 	return heap_form_tuple(QueueEntryDesc(&new->entry), new->values, new->nulls);
 }
 
+/* what all rows of a call have in common */
+static HeapTuple
+form_pattern(NewJobs *new)
+{
+	HeapTuple	pattern;
+
+	new->nulls[JOB_PAYLOAD - 1] = true;
+	pattern = form_job(new, 0, (Datum) 0);
+	new->nulls[JOB_PAYLOAD - 1] = false;
+	return pattern;
+}
+
 /* a job has been put in, or run at once */
 static void
 log_enqueued(NewJobs *new, HeapTuple row, JobState state)
@@ -725,9 +737,12 @@ static void
 enqueue_plain(NewJobs *new, Datum *payloads, int count, int64 *ids)
 {
 	HeapTuple	chunk[CHUNK_ROWS];
+	HeapTuple	pattern = NULL;
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "queue enqueue",
 												  ALLOCSET_DEFAULT_SIZES);
 
+	if (count > 1)
+		pattern = form_pattern(new);
 	for (int done = 0; done < count;)
 	{
 		int			n = Min(count - done, CHUNK_ROWS);
@@ -738,7 +753,10 @@ enqueue_plain(NewJobs *new, Datum *payloads, int count, int64 *ids)
 		for (int i = 0; i < n; i++)
 		{
 			ids[done + i] = QueueJobNextId();
-			chunk[i] = form_job(new, ids[done + i], payloads[done + i]);
+			if (pattern && !VARATT_IS_EXTERNAL(DatumGetPointer(payloads[done + i])))
+				chunk[i] = QueueJobWithPayload(pattern, ids[done + i], payloads[done + i]);
+			else
+				chunk[i] = form_job(new, ids[done + i], payloads[done + i]);
 		}
 		QueueEntryPutPlain(&new->entry, chunk, n);
 		for (int i = 0; i < n && new->log; i++)

@@ -54,6 +54,8 @@ typedef struct JobHead
 #define JOB_TAIL	(JOB_NATTS - JOB_STATE)
 /* a copy with another last_error; 0: none */
 extern HeapTuple QueueJobWithError(HeapTuple tuple, TupleDesc desc, Datum error);
+/* a copy of a row that has no payload, with an id and a payload, which is not toasted */
+extern HeapTuple QueueJobWithPayload(HeapTuple row, int64 job_id, Datum payload);
 extern void QueueJobTail(HeapTuple tuple, Datum *values, bool *nulls);
 /* does it bear this worker's name? */
 extern bool QueueJobIsOf(HeapTuple tuple, const text *worker);

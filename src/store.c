@@ -36,6 +36,7 @@
 
 #include "compat.h"
 #include "store.h"
+#include "tree.h"
 
 #define INSERT_CHUNK	1000	/* rows of one multi-insert */
 #define WALK_STEPS		8		/* index entries to pass before descending anew */
@@ -326,6 +327,82 @@ QueueInsertSlots(QueueRowKind kind, Relation heap, HeapTuple *tuples, int count)
 	return slots[kind];
 }
 
+/* index entries as their columns lie in them */
+typedef struct IdEntry
+{
+	IndexTupleData head;
+	int64		job_id;
+} IdEntry;
+
+/* without its class, an entry of the due index looks the same: padding is zero */
+typedef struct OrderEntry
+{
+	IndexTupleData head;
+	int32		queue_id;
+	int16		order_class;
+	HintKey		key;
+} OrderEntry;
+
+/* rows of one call nearly always ascend; else they go one by one */
+static void
+insert_id_entries(QueueStore *store, HeapTuple *tuples, TupleTableSlot **slots, int count)
+{
+	IdEntry    *entries = palloc0(count * sizeof(IdEntry));
+	bool		ascend = true;
+
+	for (int i = 0; i < count; i++)
+	{
+		entries[i].head.t_tid = slots[i]->tts_tid;
+		entries[i].head.t_info = sizeof(IdEntry);
+		entries[i].job_id = JOB_HEAD(tuples[i])->job_id;
+		ascend &= i == 0 || entries[i - 1].job_id < entries[i].job_id;
+	}
+	if (ascend)
+		QueueTreeInsert(store->id_index, store->heap, true,
+						(QueueTreeEntries) {(char *) entries, sizeof(IdEntry), count});
+	else
+		for (int i = 0; i < count; i++)
+			insert_id_entry(store, JOB_HEAD(tuples[i]), &slots[i]->tts_tid);
+	pfree(entries);
+}
+
+static bool
+is_in_order(const OrderEntry *a, const OrderEntry *b)
+{
+	if (a->queue_id != b->queue_id)
+		return a->queue_id < b->queue_id;
+	if (a->order_class != b->order_class)
+		return a->order_class < b->order_class;
+	return HINT_KEY_LT(a->key, b->key);
+}
+
+static void
+insert_order_entries(QueueStore *store, HeapTuple *tuples, TupleTableSlot **slots, int count)
+{
+	OrderEntry *entries = palloc0(count * sizeof(OrderEntry));
+	bool		ascend = true;
+
+	for (int i = 0; i < count; i++)
+	{
+		const JobHead *job = JOB_HEAD(tuples[i]);
+
+		entries[i].head.t_tid = slots[i]->tts_tid;
+		entries[i].head.t_info = sizeof(OrderEntry);
+		entries[i].queue_id = job->queue_id;
+		if (!store->parked)
+			entries[i].order_class = job->order_class;
+		entries[i].key = QueueStoreKey(store, job);
+		ascend &= i == 0 || is_in_order(&entries[i - 1], &entries[i]);
+	}
+	if (ascend)
+		QueueTreeInsert(store->order_index, store->heap, false,
+						(QueueTreeEntries) {(char *) entries, sizeof(OrderEntry), count});
+	else
+		for (int i = 0; i < count; i++)
+			insert_order_entry(store, JOB_HEAD(tuples[i]), &slots[i]->tts_tid);
+	pfree(entries);
+}
+
 static void
 insert_chunk(QueueStore *store, HeapTuple *tuples, int count)
 {
@@ -339,11 +416,8 @@ insert_chunk(QueueStore *store, HeapTuple *tuples, int count)
 	}
 	else
 	{
-		/* one index after the other: their pages stay in the cache */
-		for (int i = 0; i < count; i++)
-			insert_id_entry(store, JOB_HEAD(tuples[i]), &slots[i]->tts_tid);
-		for (int i = 0; i < count; i++)
-			insert_order_entry(store, JOB_HEAD(tuples[i]), &slots[i]->tts_tid);
+		insert_id_entries(store, tuples, slots, count);
+		insert_order_entries(store, tuples, slots, count);
 		for (int i = 0; i < count; i++)
 			insert_place_entry(store, tuples[i], &slots[i]->tts_tid);
 	}

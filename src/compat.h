@@ -56,11 +56,13 @@
 #define queue_page_prune(heap, buffer, map) heap_page_prune_opt(heap, buffer)
 #endif
 
-/* 19: who descends a B-tree says whether it wants the way back; 16: the heap is named */
+/* 19: who descends a B-tree says whether it wants the way back; 17: no snapshot; 16: the heap is named */
 #if PG_VERSION_NUM >= 190000
 #define queue_bt_search(index, heap, key, leaf) _bt_search(index, heap, key, leaf, BT_WRITE, true)
-#elif PG_VERSION_NUM >= 160000
+#elif PG_VERSION_NUM >= 170000
 #define queue_bt_search(index, heap, key, leaf) _bt_search(index, heap, key, leaf, BT_WRITE)
+#elif PG_VERSION_NUM >= 160000
+#define queue_bt_search(index, heap, key, leaf) _bt_search(index, heap, key, leaf, BT_WRITE, NULL)
 #else
 #define queue_bt_search(index, heap, key, leaf) _bt_search(index, key, leaf, BT_WRITE, NULL)
 #endif

@@ -234,19 +234,20 @@ plain_index_info(void)
 	return info;
 }
 
+/* unchanged: of a new version of a row; the server first removes entries of old ones then */
 static void
-insert_id_entry(QueueStore *store, const JobHead *job, ItemPointer tid)
+insert_id_entry(QueueStore *store, const JobHead *job, ItemPointer tid, bool unchanged)
 {
 	Datum		values[1];
 	bool		nulls[1] = {false};
 
 	values[0] = Int64GetDatum(job->job_id);
 	index_insert(store->id_index, values, nulls, tid, store->heap,
-				 UNIQUE_CHECK_YES, false, plain_index_info());
+				 UNIQUE_CHECK_YES, unchanged, plain_index_info());
 }
 
 static void
-insert_order_entry(QueueStore *store, const JobHead *job, ItemPointer tid)
+insert_order_entry(QueueStore *store, const JobHead *job, ItemPointer tid, bool unchanged)
 {
 	Datum		values[4];
 	bool		nulls[4] = {false, false, false, false};
@@ -262,7 +263,7 @@ insert_order_entry(QueueStore *store, const JobHead *job, ItemPointer tid)
 	}
 	values[n++] = Int64GetDatum(job->job_id);
 	index_insert(store->order_index, values, nulls, tid, store->heap,
-				 UNIQUE_CHECK_NO, false, plain_index_info());
+				 UNIQUE_CHECK_NO, unchanged, plain_index_info());
 }
 
 /* of a job that its group or its limit_key blocks: their indexes have no others */
@@ -334,14 +335,44 @@ typedef struct IdEntry
 	int64		job_id;
 } IdEntry;
 
-/* without its class, an entry of the due index looks the same: padding is zero */
-typedef struct OrderEntry
+typedef struct ReadyEntry
 {
 	IndexTupleData head;
 	int32		queue_id;
 	int16		order_class;
 	HintKey		key;
-} OrderEntry;
+} ReadyEntry;
+
+typedef struct DueEntry
+{
+	IndexTupleData head;
+	int32		queue_id;
+	HintKey		key;
+} DueEntry;
+
+StaticAssertDecl(offsetof(IdEntry, job_id) == MAXALIGN(sizeof(IndexTupleData)) &&
+				 offsetof(ReadyEntry, queue_id) == MAXALIGN(sizeof(IndexTupleData)) &&
+				 offsetof(DueEntry, queue_id) == MAXALIGN(sizeof(IndexTupleData)),
+				 "columns begin where index_form_tuple() lets them begin");
+
+static void
+begin_entry(IndexTuple entry, ItemPointer tid, Size size)
+{
+	entry->t_tid = *tid;
+	entry->t_info = (unsigned short) size;
+}
+
+static bool
+is_in_order(const QueueStore *store, const JobHead *a, const JobHead *b)
+{
+	if (a->queue_id != b->queue_id)
+		return a->queue_id < b->queue_id;
+	if (store->parked)
+		return HINT_KEY_LT(job_due_key(a), job_due_key(b));
+	if (a->order_class != b->order_class)
+		return a->order_class < b->order_class;
+	return HINT_KEY_LT(job_order_key(a), job_order_key(b));
+}
 
 /* rows of one call nearly always ascend; else they go one by one */
 static void
@@ -352,8 +383,7 @@ insert_id_entries(QueueStore *store, HeapTuple *tuples, TupleTableSlot **slots, 
 
 	for (int i = 0; i < count; i++)
 	{
-		entries[i].head.t_tid = slots[i]->tts_tid;
-		entries[i].head.t_info = sizeof(IdEntry);
+		begin_entry(&entries[i].head, &slots[i]->tts_tid, sizeof(IdEntry));
 		entries[i].job_id = JOB_HEAD(tuples[i])->job_id;
 		ascend &= i == 0 || entries[i - 1].job_id < entries[i].job_id;
 	}
@@ -362,45 +392,61 @@ insert_id_entries(QueueStore *store, HeapTuple *tuples, TupleTableSlot **slots, 
 						(QueueTreeEntries) {(char *) entries, sizeof(IdEntry), count});
 	else
 		for (int i = 0; i < count; i++)
-			insert_id_entry(store, JOB_HEAD(tuples[i]), &slots[i]->tts_tid);
+			insert_id_entry(store, JOB_HEAD(tuples[i]), &slots[i]->tts_tid, false);
 	pfree(entries);
 }
 
-static bool
-is_in_order(const OrderEntry *a, const OrderEntry *b)
+static QueueTreeEntries
+ready_entries(HeapTuple *tuples, TupleTableSlot **slots, int count)
 {
-	if (a->queue_id != b->queue_id)
-		return a->queue_id < b->queue_id;
-	if (a->order_class != b->order_class)
-		return a->order_class < b->order_class;
-	return HINT_KEY_LT(a->key, b->key);
-}
-
-static void
-insert_order_entries(QueueStore *store, HeapTuple *tuples, TupleTableSlot **slots, int count)
-{
-	OrderEntry *entries = palloc0(count * sizeof(OrderEntry));
-	bool		ascend = true;
+	ReadyEntry *entries = palloc0(count * sizeof(ReadyEntry));
 
 	for (int i = 0; i < count; i++)
 	{
 		const JobHead *job = JOB_HEAD(tuples[i]);
 
-		entries[i].head.t_tid = slots[i]->tts_tid;
-		entries[i].head.t_info = sizeof(OrderEntry);
+		begin_entry(&entries[i].head, &slots[i]->tts_tid, sizeof(ReadyEntry));
 		entries[i].queue_id = job->queue_id;
-		if (!store->parked)
-			entries[i].order_class = job->order_class;
-		entries[i].key = QueueStoreKey(store, job);
-		ascend &= i == 0 || is_in_order(&entries[i - 1], &entries[i]);
+		entries[i].order_class = job->order_class;
+		entries[i].key = job_order_key(job);
 	}
-	if (ascend)
-		QueueTreeInsert(store->order_index, store->heap, false,
-						(QueueTreeEntries) {(char *) entries, sizeof(OrderEntry), count});
-	else
+	return (QueueTreeEntries) {(char *) entries, sizeof(ReadyEntry), count};
+}
+
+static QueueTreeEntries
+due_entries(HeapTuple *tuples, TupleTableSlot **slots, int count)
+{
+	DueEntry   *entries = palloc0(count * sizeof(DueEntry));
+
+	for (int i = 0; i < count; i++)
+	{
+		const JobHead *job = JOB_HEAD(tuples[i]);
+
+		begin_entry(&entries[i].head, &slots[i]->tts_tid, sizeof(DueEntry));
+		entries[i].queue_id = job->queue_id;
+		entries[i].key = job_due_key(job);
+	}
+	return (QueueTreeEntries) {(char *) entries, sizeof(DueEntry), count};
+}
+
+static void
+insert_order_entries(QueueStore *store, HeapTuple *tuples, TupleTableSlot **slots, int count)
+{
+	QueueTreeEntries entries;
+	bool		ascend = true;
+
+	for (int i = 1; i < count && ascend; i++)
+		ascend = is_in_order(store, JOB_HEAD(tuples[i - 1]), JOB_HEAD(tuples[i]));
+	if (!ascend)
+	{
 		for (int i = 0; i < count; i++)
-			insert_order_entry(store, JOB_HEAD(tuples[i]), &slots[i]->tts_tid);
-	pfree(entries);
+			insert_order_entry(store, JOB_HEAD(tuples[i]), &slots[i]->tts_tid, false);
+		return;
+	}
+	entries = store->parked ? due_entries(tuples, slots, count) :
+		ready_entries(tuples, slots, count);
+	QueueTreeInsert(store->order_index, store->heap, false, entries);
+	pfree(entries.first);
 }
 
 static void
@@ -441,8 +487,8 @@ QueueStoreInsert(QueueStore *store, HeapTuple *tuples, int count)
 			ExecClearTuple(slot);
 			return;
 		}
-		insert_id_entry(store, JOB_HEAD(tuples[0]), &tuples[0]->t_self);
-		insert_order_entry(store, JOB_HEAD(tuples[0]), &tuples[0]->t_self);
+		insert_id_entry(store, JOB_HEAD(tuples[0]), &tuples[0]->t_self, false);
+		insert_order_entry(store, JOB_HEAD(tuples[0]), &tuples[0]->t_self, false);
 		insert_place_entry(store, tuples[0], &tuples[0]->t_self);
 		return;
 	}
@@ -534,8 +580,8 @@ QueueStoreUpdate(QueueStore *store, ItemPointer tid, const JobHead *old, QueueSl
 			QueueIndexesInsert(&store->all, store->heap, tts);
 		else
 		{
-			insert_id_entry(store, JOB_HEAD(tuple), &tts->tts_tid);
-			insert_order_entry(store, JOB_HEAD(tuple), &tts->tts_tid);
+			insert_id_entry(store, JOB_HEAD(tuple), &tts->tts_tid, true);
+			insert_order_entry(store, JOB_HEAD(tuple), &tts->tts_tid, true);
 			insert_place_entry(store, tuple, &tts->tts_tid);
 		}
 	}

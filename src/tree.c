@@ -14,7 +14,7 @@
  * them (_bt_insertonpg()); the outcome is the same.  All else that may have to
  * happen is left to the server, for one entry, after which we go on: a page is
  * split, dead entries are removed to make room, a duplicate is reported or
- * waited for, the first page is made.
+ * waited for.
  *
  * Locks: the leaf's buffer, exclusively, from the search to the last entry, as
  * the server has it for one; one leaf at a time, and nothing else.  So for
@@ -44,8 +44,6 @@
 
 #include "compat.h"
 #include "tree.h"
-
-#define MIN_TOGETHER	2
 
 static IndexTuple
 entry_at(const QueueTreeEntries *entries, int i)
@@ -100,6 +98,7 @@ count_before(Relation index, Page page, OffsetNumber offset, const QueueTreeEntr
 {
 	BTPageOpaque opaque = BTPageGetOpaque(page);
 	int			before = 0;
+	int			step = 1;
 
 	if (offset > PageGetMaxOffsetNumber(page))
 	{
@@ -107,17 +106,24 @@ count_before(Relation index, Page page, OffsetNumber offset, const QueueTreeEntr
 			return count;
 		offset = P_HIKEY;
 	}
-	/* nearly always all of them; else the ids of another producer come between */
+	/* nearly always all of them */
 	if (is_before(index, entry_at(entries, count - 1), page, offset))
 		return count;
-	while (before < count - 1)
+	/* else ids of others come between: few of them, or a block */
+	while (before + step < count && is_before(index, entry_at(entries, before + step - 1), page, offset))
 	{
-		int			middle = before + (count - 1 - before) / 2;
+		before += step;
+		step *= 2;
+	}
+	count = Min(count - 1, before + step - 1);
+	while (before < count)
+	{
+		int			middle = before + (count - before) / 2;
 
 		if (is_before(index, entry_at(entries, middle), page, offset))
 			before = middle + 1;
 		else
-			count = middle + 1;
+			count = middle;
 	}
 	return before;
 }
@@ -143,40 +149,35 @@ add_to_leaf(Relation index, Buffer leaf, OffsetNumber offset, IndexTuple entry, 
 	END_CRIT_SECTION();
 }
 
-/*
- * Add those that belong into the leaf of the first one.  false: it is not that
- * simple; *count of them should go the server's way before this is tried again.
- */
-static bool
-insert_into_leaf(Relation index, Relation heap, const QueueTreeEntries *entries, int *count)
+/* add those that belong into the leaf of the first one; 0: it is not that simple */
+static int
+insert_into_leaf(Relation index, Relation heap, const QueueTreeEntries *entries)
 {
 	BTInsertStateData state = {0};
 	BTStack		stack;
 	Page		page;
-	BTPageOpaque opaque;
-	int			room = 0;
-	int			together = 0;
+	int			count;
 
 	state.itup = entry_at(entries, 0);
 	state.itemsz = entries->size;
 	state.itup_key = search_key(index, state.itup);
+	/* makes the first page, if there is none, and ends splits that broke off */
 	stack = queue_bt_search(index, heap, state.itup_key, &state.buf);
 	page = BufferGetPage(state.buf);
-	opaque = BTPageGetOpaque(page);
-	if (P_ISLEAF(opaque) && !P_IGNORE(opaque) && !P_INCOMPLETE_SPLIT(opaque) &&
-		state.itup_key->heapkeyspace)
-		room = PageGetExactFreeSpace(page) / (entries->size + sizeof(ItemIdData));
-	if (room >= MIN_TOGETHER)
+	Assert(P_ISLEAF(BTPageGetOpaque(page)) && !P_IGNORE(BTPageGetOpaque(page)));
+	Assert(!P_INCOMPLETE_SPLIT(BTPageGetOpaque(page)) && state.itup_key->heapkeyspace);
+
+	count = Min(entries->count,
+				PageGetExactFreeSpace(page) / (entries->size + sizeof(ItemIdData)));
+	if (count > 0)
 	{
 		OffsetNumber offset = _bt_binsrch_insert(index, &state);
 
-		together = count_before(index, page, offset, entries, Min(entries->count, room));
-		if (together >= MIN_TOGETHER)
-		{
+		count = count_before(index, page, offset, entries, count);
+		if (count > 0)
 			CheckForSerializableConflictIn(index, NULL, BufferGetBlockNumber(state.buf));
-			for (int i = 0; i < together; i++)
-				add_to_leaf(index, state.buf, offset + i, entry_at(entries, i), entries->size);
-		}
+		for (int i = 0; i < count; i++)
+			add_to_leaf(index, state.buf, offset + i, entry_at(entries, i), entries->size);
 	}
 	_bt_relbuf(index, state.buf);
 	for (BTStack up; stack; stack = up)
@@ -185,33 +186,24 @@ insert_into_leaf(Relation index, Relation heap, const QueueTreeEntries *entries,
 		pfree(stack);
 	}
 	pfree(state.itup_key);
-	if (together >= MIN_TOGETHER)
-		*count = together;
-	else
-		*count = room < MIN_TOGETHER ? room + 1 : Max(together, 1);
-	return together >= MIN_TOGETHER;
+	return count;
 }
 
 void
 QueueTreeInsert(Relation index, Relation heap, bool unique, QueueTreeEntries entries)
 {
-	int			single = 0;		/* so many go the server's way */
-
 	Assert(entries.count == 0 || is_as_formed(index, entry_at(&entries, 0), entries.size));
 	while (entries.count > 0)
 	{
-		int			done = 1;
+		int			done = 0;
 
 		CHECK_FOR_INTERRUPTS();
-		if (single == 0 &&
-			(entries.count < MIN_TOGETHER || !RelationNeedsWAL(index) ||
-			 !insert_into_leaf(index, heap, &entries, &done)))
-			single = done;
-		if (single > 0)
+		if (RelationNeedsWAL(index))
+			done = insert_into_leaf(index, heap, &entries);
+		if (done == 0)
 		{
 			_bt_doinsert(index, entry_at(&entries, 0),
 						 unique ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO, false, heap);
-			single--;
 			done = 1;
 		}
 		entries.first += done * entries.size;

@@ -71,6 +71,7 @@
 #include "entry.h"
 #include "event.h"
 #include "internal.h"
+#include "scan.h"
 #include "side.h"
 
 QUEUE_FUNCTION(queue_create_batch);

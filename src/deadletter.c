@@ -27,6 +27,7 @@
 #include "finish.h"
 #include "flow.h"
 #include "internal.h"
+#include "scan.h"
 #include "unique.h"
 
 QUEUE_FUNCTION(queue_redrive);

@@ -59,6 +59,7 @@
 #include "mark.h"
 #include "place.h"
 #include "progress.h"
+#include "scan.h"
 #include "settle.h"
 #include "wait.h"
 

@@ -34,6 +34,7 @@
 #include "internal.h"
 #include "mode.h"
 #include "place.h"
+#include "scan.h"
 #include "unique.h"
 #include "validate.h"
 

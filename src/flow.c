@@ -51,6 +51,7 @@
 #include "compat.h"
 #include "flow.h"
 #include "internal.h"
+#include "scan.h"
 #include "side.h"
 
 enum

@@ -67,6 +67,7 @@
 #include "executor.h"
 #include "heartbeat.h"
 #include "internal.h"
+#include "scan.h"
 #include "settle.h"
 #include "store.h"
 

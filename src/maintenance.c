@@ -73,6 +73,7 @@
 #include "pool.h"
 #include "progress.h"
 #include "ring.h"
+#include "scan.h"
 #include "stats.h"
 #include "wait.h"
 #include "worker.h"

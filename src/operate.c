@@ -22,6 +22,7 @@
 #include "internal.h"
 #include "operate.h"
 #include "place.h"
+#include "scan.h"
 
 QUEUE_FUNCTION(queue_cancel);
 QUEUE_FUNCTION(queue_purge_queue);

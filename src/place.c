@@ -73,6 +73,7 @@
 
 #include "compat.h"
 #include "place.h"
+#include "scan.h"
 #include "side.h"
 
 #define MAX_BUSY	256			/* jobs to pass that others have in hands */

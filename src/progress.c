@@ -52,6 +52,7 @@
 #include "compat.h"
 #include "internal.h"
 #include "progress.h"
+#include "scan.h"
 #include "settle.h"
 #include "store.h"
 

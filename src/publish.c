@@ -29,6 +29,7 @@
 #include "compat.h"
 #include "internal.h"
 #include "mode.h"
+#include "scan.h"
 #include "topic.h"
 
 QUEUE_FUNCTION(queue_bind);

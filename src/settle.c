@@ -34,6 +34,7 @@
 #include "heartbeat.h"
 #include "internal.h"
 #include "progress.h"
+#include "scan.h"
 #include "settle.h"
 
 QUEUE_FUNCTION(queue_complete);

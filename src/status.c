@@ -21,6 +21,7 @@
 #include "health.h"
 #include "internal.h"
 #include "limit.h"
+#include "scan.h"
 #include "stats.h"
 #include "store.h"
 

@@ -22,6 +22,7 @@ use strict;
 use warnings;
 
 use Exporter 'import';
+use File::Find ();
 use FindBin;
 use IPC::Run ();
 use PostgreSQL::Test::Cluster;
@@ -37,6 +38,7 @@ our @EXPORT = qw(
   start_bouncer stop_bouncer
   create_load start_load stop_load drain_load check_load
   faults_library start_with_faults set_faults
+  power_library start_with_power power_off
 );
 
 # A running node whose database postgres has the extension, or that version of it.
@@ -68,15 +70,21 @@ sub create_extension
 # A clock that is set, a disk that is full: see test/faults.c
 # ---------------------------------------------------------------------
 
-# The library, compiled; undef where that is not possible.
-sub faults_library
+# A library to be preloaded, compiled; undef where that is not possible.
+sub compile_library
 {
-	my $library = PostgreSQL::Test::Utils::tempdir() . '/faults.so';
-	my $source = "$FindBin::RealBin/../faults.c";
+	my ($name) = @_;
+	my $library = PostgreSQL::Test::Utils::tempdir() . "/$name.so";
+	my $source = "$FindBin::RealBin/../$name.c";
 
 	return undef if $^O ne 'linux';
 	return system($ENV{CC} || 'cc', '-shared', '-fPIC', '-O2', '-o', $library, $source, '-ldl') == 0 ?
 		$library : undef;
+}
+
+sub faults_library
+{
+	return compile_library('faults');
 }
 
 # Start a node under it, without any fault yet.
@@ -104,6 +112,184 @@ sub set_faults
 	# in place, as it is mapped
 	syswrite $handle, pack('q l l', 1_000_000 * ($faults{clock} || 0), $faults{data} ? 1 : 0, $faults{wal} ? 1 : 0);
 	close $handle;
+	return;
+}
+
+# ---------------------------------------------------------------------
+# A loss of power: see test/power.c
+# ---------------------------------------------------------------------
+
+use constant SECTOR => 512;		# as in power.c
+use constant PAGE => 16;			# sectors
+
+sub power_library
+{
+	return compile_library('power');
+}
+
+# Start a node that can lose its power, for the first time or again; false if
+# it does not start.
+sub start_with_power
+{
+	my ($node, $library) = @_;
+	my $dir = $node->basedir . '/power';
+
+	mkdir $dir unless -d $dir;
+	local $ENV{LD_PRELOAD} = $library;
+	local $ENV{QUEUE_POWER} = $node->basedir;
+	return $node->start(fail_ok => 1);
+}
+
+# All processes of a node end at once, and what was not synced is lost, or torn,
+# as rand() wants it.  With wal, that is when so many sectors of the WAL, at
+# least, are not synced, if that happens at all.  Returns how many sectors were
+# given back their old content in data, wal and other files, and how many pages
+# were torn by that.
+sub power_off
+{
+	my ($node, %params) = @_;
+	my %lost = (data => 0, wal => 0, other => 0, torn => 0);
+	my %path;
+
+	kill_all($node, $params{wal});
+	File::Find::find({ no_chdir => 1, wanted => sub {
+		my @stat = lstat;
+
+		$path{ $stat[1] } = $_ if -f _;
+	} }, $node->data_dir);
+	# in an order that is the same each time
+	for my $inode (sort { $path{$a} cmp $path{$b} } keys %path)
+	{
+		my $saved = saved_of($node, $inode);
+
+		lose($path{$inode}, $saved, \%lost) if -s "$saved.map";
+	}
+	unlink glob($node->basedir . '/power/*.*');
+	return \%lost;
+}
+
+sub saved_of
+{
+	my ($node, $inode) = @_;
+
+	return $node->basedir . "/power/$inode";
+}
+
+# The postmaster and its children.  They are stopped first, so that none sees
+# another one die.
+sub kill_all
+{
+	my ($node, $wal) = @_;
+	my ($postmaster) = split /\n/, slurp_file($node->data_dir . '/postmaster.pid');
+	my @children;
+
+	for (1 .. 100)
+	{
+		kill('STOP', $postmaster) or die "postmaster $postmaster: $!";
+		@children = children_of($postmaster);
+		kill('STOP', @children);
+		last if !$wal || unsynced_wal($node) >= $wal;
+		kill('CONT', @children, $postmaster);
+		Time::HiRes::sleep(rand(0.02));
+	}
+	kill('KILL', @children);
+	$node->kill9;
+	for my $pid ($postmaster, @children)
+	{
+		for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
+		{
+			last unless kill(0, $pid);
+			Time::HiRes::sleep(0.1);
+		}
+	}
+	return;
+}
+
+# in sectors
+sub unsynced_wal
+{
+	my ($node) = @_;
+	my $count = 0;
+
+	for my $segment (glob($node->data_dir . '/pg_wal/0*'))
+	{
+		my $map = saved_of($node, (lstat $segment)[1]) . '.map';
+
+		$count += substr(slurp_file($map), 8) =~ tr/\1// if -s $map;
+	}
+	return $count;
+}
+
+sub children_of
+{
+	my ($parent) = @_;
+	my @children;
+
+	for my $stat (glob '/proc/[0-9]*/stat')
+	{
+		# the name of a program may have anything in it
+		open(my $handle, '<', $stat) or next;
+		push @children, $1 if (<$handle> || '') =~ /^(\d+) .*\) \S $parent /;
+		close $handle;
+	}
+	return @children;
+}
+
+# Put back what was saved of a file, as far as the dice say.  What it has got
+# behind its old length is zeros where it is lost.
+sub lose
+{
+	my ($path, $saved, $lost) = @_;
+	my $kind = $path =~ m{/base/|/global/} ? 'data' : $path =~ m{/pg_wal/} ? 'wal' : 'other';
+	my ($synced, $map) = unpack('q a*', slurp_file("$saved.map"));
+	my $length = -s $path;
+	my $end = $length;
+
+	# It has grown, or shrunk: back to where it was, or some pages further.  The
+	# server does not mind if that is within a page, but pg_checksums does.
+	$end = $synced if rand() < 0.3;
+	$end = $synced + PAGE * SECTOR * int(rand(($length - $synced) / (PAGE * SECTOR)))
+	  if $length > $synced && rand() < 0.3;
+
+	open(my $file, '+<', $path) or die "$path: $!";
+	# is not there if nothing was in front of that length
+	my $old;
+	open($old, '<', "$saved.old") or die "$saved.old: $!" if -e "$saved.old";
+	binmode $_ for grep { $_ } $file, $old;
+	truncate($file, $end) or die "$path: $!";
+	for (my $page = 0; $page * PAGE * SECTOR < $end; $page++)
+	{
+		# all of it reached the disk, nothing, or each sector for itself
+		my $fate = int(rand(3));
+		my ($undone, $kept) = (0, 0);
+
+		for my $sector ($page * PAGE .. $page * PAGE + PAGE - 1)
+		{
+			my $at = $sector * SECTOR;
+			my $is_saved = $sector < length($map) && ord(substr($map, $sector, 1));
+			my $size = $end - $at < SECTOR ? $end - $at : SECTOR;
+
+			next if $size <= 0 || !($is_saved || $at >= $synced);
+			# what was cut off has its old content, if the cut is undone
+			if ($at < $length && ($fate == 0 || $fate == 2 && rand() < 0.5))
+			{
+				$kept++;
+				next;
+			}
+			my $content = "\0" x $size;
+			if ($is_saved)
+			{
+				sysseek($old, $at, 0);
+				sysread($old, $content, $size) == $size or die "$saved.old: $!";
+			}
+			sysseek($file, $at, 0);
+			syswrite($file, $content) == $size or die "$path: $!";
+			$undone++;
+		}
+		$lost->{$kind} += $undone;
+		$lost->{torn}++ if $undone && $kept;
+	}
+	close $file;
 	return;
 }
 

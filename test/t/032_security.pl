@@ -85,7 +85,7 @@ for my $file (grep { -e } map { glob "$FindBin::RealBin/../../sql/$_" } 'queue.s
 	my @unqualified;
 	for (@statements)
 	{
-		s/\bWITH \([^)]*\)//g;
+		s/\b(?:WITH|SET) \([^)]*\)//g;
 		s/\bOPERATOR\(pg_catalog\.[^)]*\)//g;
 		push @unqualified, $_ =~ /((?:^|[^<>=!~+*\/|&%-])[<>=!~+\/|&%-]+(?![<>=!~+\/|&%*-]))/ && !/^\s*CREATE (TABLE|INDEX)/ ? "operator $1 in: $_" : ();
 		my $is_table = /^\s*(CREATE|ALTER) (TABLE|INDEX|SEQUENCE|TRIGGER)/;

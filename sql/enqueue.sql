@@ -73,10 +73,10 @@ SELECT queue.create_queue('many');
 SELECT count(queue.enqueue('q', payload, source => label)) FROM sent;
 SELECT count(*) FROM (SELECT label, array_agg(payload) AS payloads FROM sent GROUP BY label) AS s,
 	queue.enqueue_batch('many', payloads, source => label);
-SELECT count(*) AS same, count(*) FILTER (WHERE pg_column_size(a) <> pg_column_size(b)
-	OR pg_column_size(a.payload) <> pg_column_size(b.payload)) AS of_other_size
-FROM queue.job_live AS a JOIN queue.job_live AS b ON a.payload = b.payload
-	AND a.source IS NOT DISTINCT FROM b.source AND a.queue_id < b.queue_id;
+WITH row AS MATERIALIZED (SELECT queue_id, source, payload, pg_column_size(j) AS size, pg_column_size(payload) AS payload_size
+	FROM queue.job_live AS j)
+SELECT count(*) AS same, count(*) FILTER (WHERE (a.size, a.payload_size) <> (b.size, b.payload_size)) AS of_other_size
+FROM row AS a JOIN row AS b ON a.payload = b.payload AND a.source IS NOT DISTINCT FROM b.source AND a.queue_id < b.queue_id;
 SELECT queue.purge_queue('q');
 SELECT queue.drop_queue('many', cascade => true);
 

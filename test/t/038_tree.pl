@@ -20,7 +20,7 @@ log_statement = none
 autovacuum = off
 # who replays compares each page with what it became here
 wal_consistency_checking = 'btree'
-wal_keep_size = 8GB
+wal_keep_size = 4GB
 });
 $primary->backup('backup');
 my $standby = PostgreSQL::Test::Cluster->new('standby');
@@ -52,7 +52,7 @@ sub check_trees
 
 my $many = q{SELECT count(*) FROM queue.enqueue_batch('q', array_fill('1'::jsonb, ARRAY[%d]) %s)};
 $primary->safe_psql('postgres', q{SELECT queue.create_queue('q')});
-for my $count (1, 2, 3, 1000, 5000)
+for my $count (1, 2, 3, 1000, 2500)
 {
 	$primary->safe_psql('postgres', sprintf($many, $count, $_)) for '', q{, delay => '1 h'};
 }
@@ -68,9 +68,9 @@ $primary->safe_psql('postgres', q{
 	SELECT queue.create_queue(format('q%s', n)) FROM generate_series(1, 5) AS n;
 	CREATE FUNCTION put(n int) RETURNS bigint LANGUAGE sql AS $$
 		SELECT count(*) FROM queue.enqueue_batch(format('q%s', n % 5 + 1),
-			array_fill(to_jsonb(n), ARRAY[CASE n % 4 WHEN 0 THEN n * 7 % 1500 ELSE n % 30 END + 1]),
+			array_fill(to_jsonb(n), ARRAY[CASE n % 4 WHEN 0 THEN n * 7 % 500 ELSE n % 30 END + 1]),
 			priority => n * 31 % 7, delay => CASE WHEN n % 3 = 0 THEN make_interval(secs => 100000 - n) END)$$;
-	SELECT sum(put(n)) FROM generate_series(1, 400) AS n});
+	SELECT sum(put(n)) FROM generate_series(1, 300) AS n});
 check_trees($primary, 'all over');
 is( $primary->safe_psql('postgres', q{
 		SELECT count(*) > 1000, count(*) FILTER (WHERE row_number <> place) FROM (
@@ -90,7 +90,7 @@ append_to_file("$dir/take.sql", q{\set n random(1, 5)
 SELECT queue.complete_many(array_agg(job_id)) FROM queue.dequeue_batch('q' || :n, 1000);
 });
 append_to_file("$dir/vacuum.sql", "VACUUM queue.job_live, queue.job_parked;\n");
-$primary->command_ok([ 'pgbench', '--no-vacuum', '-c', 8, '-j', 2, '-t', 60, '-f', "$dir/put.sql\@10",
+$primary->command_ok([ 'pgbench', '--no-vacuum', '-c', 8, '-j', 2, '-t', 25, '-f', "$dir/put.sql\@10",
 		'-f', "$dir/take.sql\@3", '-f', "$dir/vacuum.sql\@1", $primary->connstr('postgres') ], 'producers, takers, vacuum');
 check_trees($primary, 'all at once');
 check_counters($primary, 'all at once');
@@ -192,7 +192,7 @@ for my $round (1 .. 2)
 {
 	my $handle = IPC::Run::start([ 'pgbench', '--no-vacuum', '-c', 6, '-j', 2, '-T', 600, '-f', "$dir/put.sql\@3",
 			'-f', "$dir/take.sql\@1", $primary->connstr('postgres') ], '<', \undef, '>', '/dev/null', '2>', '/dev/null');
-	my $jobs = $primary->safe_psql('postgres', q{SELECT sum(enqueued_total) + 5000 FROM queue.queue_stats()});
+	my $jobs = $primary->safe_psql('postgres', q{SELECT sum(enqueued_total) + 2000 FROM queue.queue_stats()});
 	$primary->poll_query_until('postgres', "SELECT sum(enqueued_total) > $jobs FROM queue.queue_stats()") or die 'nothing is put in';
 	$primary->safe_psql('postgres', 'CHECKPOINT') if $round == 2;
 	$primary->stop('immediate');

@@ -134,24 +134,6 @@ is("$stdout$stderr", '200', 'all have been, and are free');
 check_trees($primary, 'ids once more', 'fresh');
 check_counters($primary, 'ids once more', 'fresh');
 
-# Leaves that are nearly empty, and stay: blocks of ids go between those that are
-# left, and here and there from one leaf into the next.
-my $block = $primary->safe_psql('fresh', 'SELECT last_value + 1 FROM queue._job_id_block');
-$primary->safe_psql('fresh', q{
-	SELECT queue.create_queue('sparse', keep_completed => '0');
-	SELECT count(*) FROM queue.enqueue_batch('sparse', array_fill('1'::jsonb, ARRAY[3000]));
-	SELECT queue.complete_many(array_agg(job_id)) FROM queue.dequeue_batch('sparse', 3000) WHERE job_id % 128 <> 0});
-$primary->safe_psql('fresh', 'VACUUM queue.job_live');
-for my $odd (grep { $_ % 2 } $block .. $block + 45)
-{
-	$primary->safe_psql('fresh', sprintf(q{SELECT setval('queue._job_id_block', %d);
-		SELECT count(*) FROM queue.enqueue_batch('sparse', array_fill('2'::jsonb, ARRAY[64]))}, $odd - 1));
-}
-$primary->safe_psql('fresh', sprintf(q{SELECT setval('queue._job_id_block', %d)}, $block + 100));
-check_trees($primary, 'between the leaves', 'fresh');
-is( $primary->safe_psql('fresh', q{SELECT count(*), count(DISTINCT job_id) FROM queue.job WHERE payload = '2' AND queue_name = 'sparse'}),
-	'1472|1472', 'and all of them are there');
-
 # somebody is about to have them
 for ([ 'ROLLBACK', qr/^200$/, 'then they are free' ], [ 'COMMIT', $refused, 'then they are taken' ])
 {
@@ -201,6 +183,27 @@ like($writer->{stderr}, qr/could not serialize access/, 'a reader of the leaf is
 $reader->quit;
 $writer->quit;
 is($primary->safe_psql('fresh', q{SELECT count(*) FROM queue.job WHERE queue_name = 'serial'}), '10', 'and there is nothing of it');
+
+# ---------------------------------------------------------------------
+# Borders of leaves
+# ---------------------------------------------------------------------
+
+# Leaves that are nearly empty, and stay: blocks of ids go between those that are
+# left, and here and there from one leaf into the next.
+my $block = $primary->safe_psql('fresh', 'SELECT last_value + 1 FROM queue._job_id_block');
+$primary->safe_psql('fresh', q{
+	SELECT queue.create_queue('sparse', keep_completed => '0');
+	SELECT count(*) FROM queue.enqueue_batch('sparse', array_fill('1'::jsonb, ARRAY[3000]));
+	SELECT queue.complete_many(array_agg(job_id)) FROM queue.dequeue_batch('sparse', 3000) WHERE job_id % 128 <> 0});
+$primary->safe_psql('fresh', 'VACUUM queue.job_live');
+for my $odd (grep { $_ % 2 } $block .. $block + 45)
+{
+	$primary->safe_psql('fresh', sprintf(q{SELECT setval('queue._job_id_block', %d);
+		SELECT count(*) FROM queue.enqueue_batch('sparse', array_fill('2'::jsonb, ARRAY[64]))}, $odd - 1));
+}
+check_trees($primary, 'between the leaves', 'fresh');
+is( $primary->safe_psql('fresh', q{SELECT count(*), count(DISTINCT job_id) FROM queue.job WHERE payload = '2' AND queue_name = 'sparse'}),
+	'1472|1472', 'and all of them are there');
 
 # ---------------------------------------------------------------------
 # Crashes, and the standby

@@ -5,8 +5,8 @@
  *
  * Takers walk through a class of the ready index, and read heap pages their own
  * way: see fetch_row().  Who settles a job finds it by its id, if it can without
- * the index.  Only index scans see what is in a page while they hold its lock;
- * all that is returned is a copy, or protected by a pin.
+ * the index.  A row that is returned lies in its page, which is pinned, until the
+ * next call; only QueueStoreFind() returns a copy.
  *
  *-------------------------------------------------------------------------
  */

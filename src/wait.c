@@ -33,11 +33,11 @@
  *	  the leases, safety look), and whoever notes wakes.
  *
  * 4. Pause, resume, drop, a privilege that is revoked and changes of settings
- *	  wake everybody when they have committed.  A commit is visible shortly before its invalidations are sent,
- *	  so a waiter that enters the list reads the settings anew, past the cache;
- *	  by the argument of 1, it sees the change or is woken by it.  Who is woken
- *	  first may be back in its place before others have been: it is not woken
- *	  again in their stead.
+ *	  wake everybody when they have committed.  A commit is visible shortly
+ *	  before its invalidations are sent, so a waiter that enters the list reads
+ *	  the settings anew, past the cache; by the argument of 1, it sees the change
+ *	  or is woken by it.  Who is woken first may be back in its place before
+ *	  others have been: it is not woken again in their stead.
  *
  * 5. What becomes claimable by the passing of time is noted by the maintenance
  *	  worker.  Where none is running, waiters look by themselves, every second
